@@ -1,0 +1,79 @@
+"""kompakt makes trained deep-learning models compact, and proves what came out.
+
+This module is a table of contents; everything is loaded when it is first used, so that ``import kompakt`` costs
+next to nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_CONTENTS = {
+    "Artifact": "kompakt.artifact",
+    "Budget": "kompakt.search.budget",
+    "KompaktError": "kompakt.errors",
+    "Network": "kompakt.network.network",
+    "Override": "kompakt.schemes",
+    "Record": "kompakt.measure.record",
+    "Result": "kompakt.compression",
+    "Scheme": "kompakt.schemes",
+    "Treatment": "kompakt.schemes",
+    "bf16": "kompakt.schemes",
+    "calibrate": "kompakt.steps",
+    "capture": "kompakt.network.capture",
+    "compress": "kompakt.compression",
+    "fp16": "kompakt.schemes",
+    "get_scheme": "kompakt.schemes",
+    "inspect": "kompakt.steps",
+    "load": "kompakt.steps",
+    "measure": "kompakt.steps",
+    "place": "kompakt.steps",
+    "replay": "kompakt.steps",
+    "verify": "kompakt.artifact",
+    "w4": "kompakt.schemes",
+    "w8": "kompakt.schemes",
+    "w8a16": "kompakt.schemes",
+    "w8a8": "kompakt.schemes",
+    "w8a8_dynamic": "kompakt.schemes",
+    "write": "kompakt.steps",
+}
+
+__all__ = ["__version__", *sorted(_CONTENTS)]
+
+if TYPE_CHECKING:
+    from kompakt.artifact import Artifact, verify
+    from kompakt.compression import Result, compress
+    from kompakt.errors import KompaktError
+    from kompakt.measure.record import Record
+    from kompakt.network.capture import capture
+    from kompakt.network.network import Network
+    from kompakt.schemes import (
+        Override,
+        Scheme,
+        Treatment,
+        bf16,
+        fp16,
+        get_scheme,
+        w4,
+        w8,
+        w8a8,
+        w8a8_dynamic,
+        w8a16,
+    )
+    from kompakt.search.budget import Budget
+    from kompakt.steps import calibrate, inspect, load, measure, place, replay, write
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _CONTENTS:
+        raise AttributeError(f"module 'kompakt' has no attribute {name!r}")
+    value = getattr(import_module(_CONTENTS[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,180 @@
+"""``kompakt compress``: a trained model in, a proven artifact out."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from kompakt.cli import options
+from kompakt.cli.ending import finish
+from kompakt.cli.quantities import check_number, parse_dynamic, parse_latency, parse_size
+
+if TYPE_CHECKING:
+    from kompakt.measure.data import Dataset
+    from kompakt.measure.record import Record
+    from kompakt.search.budget import Budget
+    from kompakt.sources import Source
+
+DATA_FORMS = (
+    "DATA is file.npz (arrays named like the inputs, and labels), a folder of images in one "
+    "subfolder for each class, package.module:function, or builtin:digits."
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Data:
+    """The data strings of a run."""
+
+    calibration: str | None
+    validation: str | None
+    test: str | None
+
+    def given(self) -> dict[str, str]:
+        """Split to data string, calibration first, where one was given."""
+        return {split: spec for split, spec in vars(self).items() if spec is not None}
+
+
+def compress(
+    context: typer.Context,
+    source: options.Source,
+    output: options.Output,
+    calibration: options.Calibration = None,
+    validation: options.Validation = None,
+    test: options.Test = None,
+    metric: options.Metric = None,
+    max_drop: options.MaxDrop = None,
+    max_size: options.MaxSize = None,
+    min_speedup: options.MinSpeedup = None,
+    max_latency: options.MaxLatency = None,
+    confidence: options.Confidence = 0.95,
+    target: options.Target = "onnxruntime",
+    isa: options.Isa = "auto",
+    level: options.Level = None,
+    scheme: options.Scheme = None,
+    calibrator: options.Calibrator = None,
+    keep_float: options.KeepFloat = None,
+    dynamic: options.Dynamic = None,
+    threads: options.Threads = 1,
+    batch: options.BatchSize = 1,
+    seed: options.Seed = 0,
+    trust_source: options.TrustSource = False,
+    as_json: options.AsJson = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Compress a model, and prove what came out."""
+    data = _Data(calibration=calibration, validation=validation, test=test)
+    settings: dict[str, Any] = {
+        "budget": _budget(max_drop, max_size, min_speedup, max_latency, confidence),
+        "dynamic": parse_dynamic("--dynamic", dynamic),
+        "metric": metric or "agreement",
+        "target": target,
+        "isa": isa,
+        "level": level,
+        "scheme": scheme,
+        "calibrator": calibrator,
+        "keep_float": tuple(keep_float or ()),
+        "threads": threads,
+        "batch": batch,
+        "seed": seed,
+        "out": output,
+        "commands": [shlex.join(["kompakt", *context.obj])],
+    }
+    record = _run(source, data, settings, trust=trust_source, quiet=quiet)
+    found = record.to_json()
+    finish(found, _next(found, data), as_json=as_json)
+
+
+def _budget(
+    max_drop: float | None,
+    max_size: str | None,
+    min_speedup: float | None,
+    max_latency: str | None,
+    confidence: float,
+) -> Budget:
+    check_number("--max-drop", max_drop, at_least=0, why="a loss is 0 or more; 0.01 is one point")
+    check_number("--min-speedup", min_speedup, above=0, why="it must be positive and finite")
+    check_number("--confidence", confidence, above=0.5, below=1, why="it lies between 0.5 and 1")
+    size = parse_size("--max-size", max_size)
+    latency_ms = parse_latency("--max-latency", max_latency)
+    from kompakt.search.budget import Budget
+
+    return Budget(
+        max_drop=max_drop,
+        max_size=size,
+        min_speedup=min_speedup,
+        max_latency_ms=latency_ms,
+        confidence=confidence,
+    )
+
+
+def _run(source: str, data: _Data, settings: dict[str, Any], *, trust: bool, quiet: bool) -> Record:
+    from kompakt.cli.names import check_names
+    from kompakt.cli.work import working
+    from kompakt.sources import input_names, open_source, with_example
+
+    check_names(settings)
+    specs = data.given()
+    with working([source, *specs.values(), settings["metric"]], quiet=quiet) as console:
+        from kompakt.compression import compress as compress_model
+
+        found = with_example(open_source(source, trust=trust), specs)
+        names = input_names(found.model, found.example_inputs)
+        opened = _opened(specs, names)
+        console.print(_understood(found, opened, settings), soft_wrap=True)
+        if settings["dynamic"] is None:
+            settings["dynamic"] = found.dynamic
+        result = compress_model(
+            found.model,
+            example_inputs=found.example_inputs,
+            name=found.name,
+            **opened,
+            **settings,
+        )
+    return result.record
+
+
+def _opened(specs: Mapping[str, str], names: list[str]) -> dict[str, Dataset]:
+    from kompakt.measure.data import open_data
+
+    return {split: open_data(spec, names, split) for split, spec in specs.items()}
+
+
+def _understood(source: Source, data: Mapping[str, Dataset], settings: Mapping[str, Any]) -> str:
+    """One line: model, data, target, instruction set, threads."""
+    from kompakt.escaping import rich_markup
+    from kompakt.measure.environment import environment
+
+    isa = settings["isa"]
+    parameters = sum(p.numel() for p in source.model.parameters())
+    parts = [
+        f"model {source.name} ({parameters:,} parameters, {source.kind})",
+        *(f"{split} {dataset.describe()}" for split, dataset in data.items()),
+        f"metric {settings['metric']}",
+        f"target {settings['target']}",
+        f"isa {isa} ({environment()['isa']})" if isa == "auto" else f"isa {isa}",
+        f"{settings['threads']} thread{'s' if settings['threads'] > 1 else ''}",
+    ]
+    return "[bold]understood:[/] " + rich_markup(" · ".join(parts), 1000)
+
+
+def _next(record: Mapping[str, Any], data: _Data) -> list[list[str]]:
+    folder = str(record.get("artifact") or "")
+    if not folder:
+        return []
+    return [
+        ["kompakt", "verify", folder, "--here"],
+        _measure_again(record, folder, data),
+        ["python", "-c", f"import kompakt; model = kompakt.load({folder!r})"],
+    ]
+
+
+def _measure_again(record: Mapping[str, Any], folder: str, data: _Data) -> list[str]:
+    spec = data.test or data.validation or data.calibration
+    if spec is None:
+        return ["kompakt", "measure", folder]
+    metric = (record.get("metric") or {}).get("name") or "agreement"
+    return ["kompakt", "measure", folder, "--data", spec, "--metric", str(metric)]

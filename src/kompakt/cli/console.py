@@ -1,0 +1,98 @@
+"""The two streams of a command: results on stdout, narration on stderr.
+
+The only place that makes consoles. They are plain text where the stream is no terminal;
+``NO_COLOR`` and ``TERM=dumb`` are honoured.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import shutil
+import sys
+import textwrap
+from collections import deque
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from kompakt.errors import OutputError
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
+
+def results() -> Console:
+    """The console of results: stdout."""
+    return _console(stderr=False)
+
+
+def narration(*, quiet: bool = False) -> Console:
+    """The console of narration: what is being done, progress, warnings. Silent when ``quiet``."""
+    console = _console(stderr=True)
+    console.quiet = quiet
+    return console
+
+
+def print_result(*parts: RenderableType) -> None:
+    """Print results and make sure that they arrive.
+
+    Raises:
+        OutputError: K020 when stdout does not take them (a full disk, for instance).
+    """
+    console = results()
+    _deliver(lambda: [console.print(part) for part in parts])
+
+
+def print_text(text: str) -> None:
+    """Print plain text as a result, wrapped by nobody."""
+    _deliver(lambda: sys.stdout.write(text + "\n"))
+
+
+def print_prose(text: str) -> None:
+    """Print text as a result, wrapped to the width of the terminal."""
+    print_text("\n".join(wrapped(text, shutil.get_terminal_size().columns)))
+
+
+def wrapped(text: str, width: int) -> Iterator[str]:
+    """Lines of at most ``width``: too long ones flow together with those below at the same indent."""
+    lines = deque(text.splitlines())
+    while lines:
+        paragraph = [lines.popleft()]
+        indent = _indent(paragraph[0])
+        if len(paragraph[0]) <= width:
+            yield paragraph[0]
+            continue
+        while lines and lines[0].strip() and _indent(lines[0]) == indent:
+            paragraph.append(lines.popleft())
+        yield from textwrap.wrap(
+            " ".join(line.strip() for line in paragraph),
+            max(width, len(indent) + 20),
+            initial_indent=indent,
+            subsequent_indent=indent,
+            break_on_hyphens=False,
+        )
+
+
+def _indent(line: str) -> str:
+    return line[: len(line) - len(line.lstrip())]
+
+
+def print_json(data: Mapping[str, Any]) -> None:
+    """Print exactly one JSON object on stdout, in ASCII, so that any encoding can carry it."""
+    print_text(json.dumps(data, allow_nan=False))
+
+
+def _console(*, stderr: bool) -> Console:
+    from rich.console import Console
+
+    return Console(stderr=stderr, highlight=False, emoji=False)
+
+
+def _deliver(write: Any) -> None:
+    try:
+        write()
+        sys.stdout.flush()
+    except OSError as error:
+        if error.errno == errno.EPIPE:  # the reader has seen enough: `kompakt inspect … | head`
+            raise
+        raise OutputError("K020", "printing the result", why=str(error)) from error

@@ -1,0 +1,53 @@
+"""Are the names on the command line known? Checked before anything is loaded or computed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from kompakt.cli.suggest import check_name
+
+ISAS = ("auto", "x86", "x86-vnni", "arm", "any")
+
+
+def check_names(settings: Mapping[str, Any]) -> None:
+    """Refuse unknown names of schemes, targets, calibrators, metrics and instruction sets.
+
+    Args:
+        settings: Names by what they are for; those that are missing or ``None`` are not checked.
+
+    Raises:
+        UsageError: K003, with the nearest known name.
+    """
+    check_name("--isa", settings.get("isa"), ISAS)
+    _check_scheme(settings.get("scheme"))
+    _check_metric(settings.get("metric"))
+    _check_target(settings.get("target"))
+    _check_calibrator(settings.get("calibrator"))
+
+
+def _check_scheme(name: str | None) -> None:
+    from kompakt.schemes import PRESETS
+
+    if name is not None and Path(name).suffix not in (".json", ".toml"):
+        check_name("--scheme", name, PRESETS)
+
+
+def _check_metric(name: str | None) -> None:
+    from kompakt.measure.metrics import METRICS
+
+    if name is not None and ":" not in name:
+        check_name("--metric", name, METRICS)
+
+
+def _check_target(name: str | None) -> None:
+    from kompakt.targets import TARGETS
+
+    check_name("--target", name, TARGETS)
+
+
+def _check_calibrator(name: str | None) -> None:
+    from kompakt.observe import OBSERVERS
+
+    check_name("--calibrator", name, OBSERVERS)

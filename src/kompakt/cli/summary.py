@@ -1,0 +1,164 @@
+"""The end of a run on the terminal: the verdict first, then the figures, then what to type next."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kompakt.escaping import rich_markup
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.table import Table
+
+    from kompakt.report.wording import Wording
+
+TEXT_LIMIT = 1500
+MARKS = {
+    "proven": ("✓", "green"),
+    "observed": ("~", "yellow"),
+    "undecided": ("?", "yellow"),
+    "violated": ("✗", "red"),
+    "unmeasured": ("–", "yellow"),
+}
+"""A sign and a colour for each verdict; the word always stands beside them."""
+
+
+def summary(record: Mapping[str, Any], next_commands: Sequence[Sequence[str]]) -> RenderableType:
+    """What a run found.
+
+    Args:
+        record: The record's JSON.
+        next_commands: Commands worth typing next, as argument lists.
+
+    Returns:
+        Something rich prints. It fits 80 columns; names and messages in it are escaped.
+    """
+    from rich.console import Group
+
+    return Group(
+        *_verdict(record),
+        "",
+        figures(record),
+        *_judgements(record),
+        *_artifact(record),
+        *_next(next_commands),
+    )
+
+
+def figures(record: Mapping[str, Any]) -> Table:
+    """The float model and the compressed one beside each other, with intervals."""
+    from kompakt.report.messages import sentences
+    from kompakt.report.wording import Wording
+
+    words = Wording.of(record, sentences("en"))
+    return comparison_table(("float", "compressed"), words.level(), _rows(record, words))
+
+
+def comparison_table(
+    names: tuple[str, str], level: str, rows: Iterator[tuple[str, str, str, str, str]]
+) -> Table:
+    """A table of quantities of two models, their change and its interval."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    table.add_column("")
+    for name in (*names, "change", f"{level} interval"):
+        table.add_column(name, justify="right")
+    for row in rows:
+        table.add_row(*(rich_markup(cell) for cell in row))
+    return table
+
+
+def _rows(record: Mapping[str, Any], words: Wording) -> Iterator[tuple[str, str, str, str, str]]:
+    from kompakt.report.wording import milliseconds, number, size
+
+    baseline, candidate = record["baseline"], record["candidate"]
+    metric, latency = record.get("metric") or {}, record.get("latency") or {}
+
+    def row(
+        label: str, key: str, show: Any, change: str = "", interval: str = ""
+    ) -> tuple[str, str, str, str, str]:
+        return label, show(baseline.get(key)), show(candidate.get(key)), change, interval
+
+    if record.get("drop") is not None:
+        drop = words.drop(record["drop"])
+        spread = words.interval(record.get("drop_interval"), words.drop_number)
+        yield row(str(metric.get("name", "metric")), "metric", words.metric, f"drop {drop}", spread)
+    if record.get("speedup") is not None:
+        spread = words.interval(record.get("speedup_interval"), words.ratio)
+        timed = f"latency ({latency.get('threads', 1)} thr, batch {latency.get('batch', 1)})"
+        yield row(
+            timed, "latency_ms", milliseconds, f"{words.ratio(record['speedup'])} speed", spread
+        )
+    if candidate.get("throughput") is not None:
+        yield row("throughput per s", "throughput", number)
+    yield row("size", "size_bytes", size, _smaller(record.get("size_ratio"), words))
+    if candidate.get("peak_memory_bytes") is not None:
+        yield row(
+            "peak memory", "peak_memory_bytes", size, _smaller(record.get("memory_ratio"), words)
+        )
+
+
+def _smaller(value: object, words: Wording) -> str:
+    from kompakt.report.wording import real
+
+    times = real(value)
+    if not times:
+        return ""
+    return f"{words.ratio(times)} smaller" if times >= 1 else f"{words.ratio(1 / times)} bigger"
+
+
+def _verdict(record: Mapping[str, Any]) -> Iterator[str]:
+    word = str(record.get("verdict") or "unmeasured")
+    sign, colour = MARKS.get(word, ("–", "yellow"))
+    text = rich_markup(str(record.get("verdict_text") or ""), TEXT_LIMIT)
+    yield f"[bold {colour}]{sign} {rich_markup(word)}[/] {text}"
+
+
+def _judgements(record: Mapping[str, Any]) -> Iterator[str]:
+    yield ""
+    if record.get("parity"):
+        yield _parity(record["parity"])
+    if record.get("budget_met") is not None:
+        yield "budget: [green]✓ met[/]" if record["budget_met"] else "budget: [red]✗ not met[/]"
+        yield from (f"  because {_text(reason)}" for reason in record.get("budget_reasons") or ())
+    yield from (f"[yellow]warning:[/] {_text(line)}" for line in record.get("warnings") or ())
+    yield from (f"[cyan]cause:[/] {_text(line)}" for line in record.get("diagnosis") or ())
+
+
+def _parity(parity: Mapping[str, Any]) -> str:
+    verdict = str(parity.get("verdict"))
+    colour, sign = ("red", "✗") if verdict == "failed" else ("green", "✓")
+    text = (
+        f"parity: [{colour}]{sign} {rich_markup(verdict)}[/], "
+        f"{parity.get('differing_codes', 0):,} of {parity.get('codes', 0):,} codes differ "
+        f"at {parity.get('quantizers', 0):,} quantizers"
+    )
+    first = parity.get("first_difference")
+    return f"{text}; first at {rich_markup(str(first))}" if first else text
+
+
+def _artifact(record: Mapping[str, Any]) -> Iterator[str]:
+    if not record.get("artifact"):
+        return
+    folder = Path(str(record["artifact"]))
+    yield ""
+    yield f"artifact  {_text(str(folder))}"
+    if os.path.isfile(folder / "report.html"):
+        yield f"report    {_text(str(folder / 'report.html'))}"
+
+
+def _next(commands: Sequence[Sequence[str]]) -> Iterator[str]:
+    if commands:
+        yield ""
+        yield "next"
+        yield from (f"  {rich_markup(shlex.join(command), 400)}" for command in commands)
+
+
+def _text(value: object) -> str:
+    return rich_markup(str(value), TEXT_LIMIT)

@@ -1,0 +1,90 @@
+"""``kompakt verify``: whether an artifact is what was written, and computes the same here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from kompakt.cli import options
+from kompakt.errors import ArtifactError
+
+if TYPE_CHECKING:
+    from kompakt.artifact import VerifyReport
+
+DIFFERENT = 3
+SHOWN_PROBLEMS = 50
+
+
+def verify(
+    artifact: Annotated[Path, typer.Argument(metavar="DIR", help="The artifact.")],
+    here: Annotated[
+        bool, typer.Option("--here", help="Also replay its golden pack on this machine.")
+    ] = False,
+    as_json: options.AsJson = False,
+) -> None:
+    """Check that an artifact is what was written."""
+    from kompakt.artifact import verify as verify_files
+    from kompakt.cli.console import print_json, print_result
+    from kompakt.cli.work import working
+
+    with working([]):
+        report = verify_files(artifact)
+        replayed = _replayed(artifact) if here and report.ok else None
+    if as_json:
+        print_json({"ok": report.ok, **_as_json(report), "here": replayed})
+    else:
+        print_result(*_lines(report), *_here_lines(replayed))
+    if not report.ok:
+        raise _error(report)
+    if replayed is not None and not replayed["ok"]:
+        raise typer.Exit(DIFFERENT)
+
+
+def _as_json(report: VerifyReport) -> dict[str, Any]:
+    problems = [{"file": p.file, "what": p.what, "code": p.code} for p in report.problems]
+    return {"artifact": str(report.path), "files": report.files, "problems": problems}
+
+
+def _lines(report: VerifyReport) -> Iterator[str]:
+    from kompakt.escaping import rich_markup
+
+    if report.ok:
+        where = rich_markup(str(report.path), 400)
+        yield f"[green]✓ intact[/] {report.files} files in {where} are what was written"
+    for problem in report.problems[:SHOWN_PROBLEMS]:
+        yield f"[red]✗[/] {rich_markup(problem.file)} {rich_markup(problem.what, 400)}"
+    if len(report.problems) > SHOWN_PROBLEMS:
+        yield f"and {len(report.problems) - SHOWN_PROBLEMS:,} more"
+
+
+def _error(report: VerifyReport) -> ArtifactError:
+    first, count = report.problems[0], len(report.problems)
+    return ArtifactError(
+        first.code,
+        f"{first.file} {first.what}" if count == 1 else f"{count:,} problems with the files",
+        where=str(report.path),
+        why="the artifact is not what was written",
+        help="take it from its origin again, or run the compression again",
+    )
+
+
+def _replayed(artifact: Path) -> dict[str, Any]:
+    from kompakt.replay import replay
+
+    found = replay(artifact)
+    return {"ok": found.ok, "rows": list(found.rows), "first_difference": found.first_difference}
+
+
+def _here_lines(replayed: Mapping[str, Any] | None) -> Iterator[str]:
+    from kompakt.escaping import rich_markup
+
+    if replayed is None:
+        return
+    if replayed["ok"]:
+        yield "[green]✓ the same here[/] the golden pack gives the same codes on this machine"
+        return
+    first = rich_markup(str(replayed["first_difference"]))
+    yield f"[red]✗ different here[/] the golden pack gives other codes, first at {first}"

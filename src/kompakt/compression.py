@@ -1,0 +1,323 @@
+"""The one call: a trained model in, a certified artifact out."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+import kompakt
+from kompakt.artifact import Artifact, OutputClaim, claim_output, write_artifact
+from kompakt.certification import Certified, certify_trial
+from kompakt.errors import BudgetError, UsageError
+from kompakt.measure.accuracy import PairedEvaluation
+from kompakt.measure.data import Batch, Prepared, hold_in_memory, prepare
+from kompakt.measure.environment import environment
+from kompakt.measure.metrics import get_metric
+from kompakt.measure.record import Record
+from kompakt.network.capture import capture
+from kompakt.network.network import Network
+from kompakt.report import render
+from kompakt.schemes import FLOAT, Scheme, get_scheme
+from kompakt.search.budget import Budget
+from kompakt.search.candidates import LEVELS, Candidate
+from kompakt.search.ladder import Ladder
+from kompakt.search.split import Half, example_batch, first_samples
+from kompakt.search.workbench import Workbench
+from kompakt.targets import get_target
+
+QUICK_SAMPLES = 32
+"""Calibration samples for comparing calibrators and for the parity certificate."""
+HELD_BYTES = 1 << 30
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """What :func:`compress` made.
+
+    Attributes:
+        record: Everything that was measured.
+        artifact: The directory that ships.
+        network: The placed, frozen network the artifact was written from.
+    """
+
+    record: Record
+    artifact: Artifact
+    network: Network
+
+    @property
+    def path(self) -> Path:
+        """Where the artifact is."""
+        return self.artifact.path
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """How :func:`compress` works; see there."""
+
+    metric: str
+    budget: Budget
+    target: str
+    isa: str
+    level: int | None
+    scheme: Scheme | None
+    calibrator: str | None
+    keep_float: tuple[str, ...]
+    threads: int
+    batch: int
+    seed: int
+    name: str
+    measure_latency: bool
+    measure_memory: bool
+    commands: tuple[str, ...]
+
+
+def compress(
+    model: nn.Module | Network,
+    *,
+    example_inputs: Any = None,
+    calibration: Iterable[Any] | None = None,
+    validation: Iterable[Any] | None = None,
+    test: Iterable[Any] | None = None,
+    metric: str = "agreement",
+    budget: Budget | None = None,
+    target: str = "onnxruntime",
+    isa: str = "auto",
+    level: int | None = None,
+    scheme: str | Scheme | None = None,
+    calibrator: str | None = None,
+    dynamic: Mapping[str, Mapping[int, str]] | None = None,
+    keep_float: Sequence[str] = (),
+    threads: int = 1,
+    batch: int = 1,
+    seed: int = 0,
+    out: str | Path,
+    name: str | None = None,
+    measure_latency: bool = True,
+    measure_memory: bool = True,
+    commands: Sequence[str] = (),
+) -> Result:
+    """Compress a trained model and prove what came out.
+
+    Args:
+        model: A trained ``nn.Module``, or a captured network.
+        example_inputs: A tensor, a tuple of positional or a dict of keyword inputs.
+        calibration: Batches of inputs for static activation ranges; without it only level 1 is possible.
+        validation: Batches of ``(inputs, labels)`` (or inputs, for metrics without labels). Every other sample
+            is used to choose, the others to certify; all of them certify when nothing is chosen.
+        test: Separate batches to certify on; then all of ``validation`` is used to choose.
+        metric: A metric's name, or ``package.module:function``.
+        budget: What must hold.
+        target: The runtime.
+        isa: Instruction set to write for; ``auto`` is this machine's.
+        level: Highest level to try: 1 needs no data, 2 is static. By default 2 where there is calibration data.
+        scheme: Use this scheme instead of the ladder's own candidates.
+        calibrator: With ``scheme``: its calibrator.
+        dynamic: Further dynamic dimensions, such as ``{"input_ids": {1: "sequence"}}``.
+        keep_float: Selectors of layers left in float.
+        threads: Threads the runtime may use.
+        batch: Samples in one call when latency is measured.
+        seed: Of everything random.
+        out: The artifact's directory.
+        name: What to call the model.
+        measure_latency: Whether to measure latency.
+        measure_memory: Whether to measure peak memory.
+        commands: Command lines that reproduce this, for the report.
+
+    Returns:
+        The result. A budget that cannot be met still gives the artifact that came closest, with
+        ``record.budget_met`` false.
+
+    Raises:
+        KompaktError: Any of its kinds; nothing is half-written then.
+    """
+    options = Options(
+        metric=metric,
+        budget=budget or Budget(),
+        target=target,
+        isa=_isa(isa),
+        level=level,
+        scheme=get_scheme(scheme) if isinstance(scheme, str) else scheme,
+        calibrator=calibrator,
+        keep_float=tuple(keep_float),
+        threads=threads,
+        batch=batch,
+        seed=seed,
+        name=name or type(model).__name__,
+        measure_latency=measure_latency,
+        measure_memory=measure_memory,
+        commands=tuple(commands),
+    )
+    _check(options, calibration, validation)
+    with claim_output(out) as claim, tempfile.TemporaryDirectory(prefix="kompakt-") as scratch:
+        return _Job(options, Path(scratch), claim).run(
+            model, example_inputs, dynamic, calibration, validation, test
+        )
+
+
+def _isa(isa: str) -> str:
+    return str(environment()["isa"]) if isa == "auto" else isa
+
+
+def _check(options: Options, calibration: object, validation: object) -> None:
+    get_target(options.target)
+    get_metric(options.metric)
+    if options.budget.max_drop is not None and validation is None:
+        raise UsageError(
+            "K603",
+            f"max_drop={options.budget.max_drop:g} without validation data",
+            why="a drop is measured on validation data",
+            help="give --validation DATA",
+        )
+    timed = options.budget.min_speedup is not None or options.budget.max_latency_ms is not None
+    if timed and not options.measure_latency:
+        raise UsageError(
+            "K603", "a limit on speed without measuring latency", help="measure latency"
+        )
+    if options.level is not None and options.level not in LEVELS:
+        raise UsageError(
+            "K001", f"level {options.level}", help=f"levels are {', '.join(map(str, LEVELS))}"
+        )
+    if options.level == 2 and calibration is None and options.scheme is None:
+        raise UsageError("K601", "level 2 without calibration data")
+    if options.threads < 1 or options.batch < 1:
+        raise UsageError(
+            "K001", f"threads={options.threads}, batch={options.batch}", why="both are 1 or more"
+        )
+
+
+class _Job:
+    """One call of :func:`compress`."""
+
+    def __init__(self, options: Options, scratch: Path, claim: OutputClaim) -> None:
+        self.options, self.scratch, self.claim = options, scratch, claim
+        self.rng = np.random.default_rng(options.seed)
+
+    def run(
+        self,
+        model: nn.Module | Network,
+        example_inputs: Any,
+        dynamic: Mapping[str, Mapping[int, str]] | None,
+        calibration: Iterable[Any] | None,
+        validation: Iterable[Any] | None,
+        test: Iterable[Any] | None,
+    ) -> Result:
+        torch.manual_seed(self.options.seed)
+        network = (
+            model if isinstance(model, Network) else capture(model, example_inputs, dynamic=dynamic)
+        )
+        metric = get_metric(self.options.metric)
+        data = _prepared(calibration, network)
+        selection, certification = self._divide(
+            _prepared(validation, network, needs_labels=metric.needs_labels),
+            _prepared(test, network, needs_labels=metric.needs_labels),
+        )
+        bench = Workbench(
+            network, get_target(self.options.target), self.options.isa, self.scratch, data,
+            self.options.threads,
+        )  # fmt: skip
+        ladder = self._ladder(bench, data, selection)
+        trial = ladder.climb()
+        if trial is None or trial.build is None:
+            raise _nothing_built(ladder)
+        certified = certify_trial(
+            trial,
+            ladder=ladder,
+            data=certification,
+            source=model,
+            options=self.options,
+            rng=self.rng,
+        )
+        return self._write(certified)
+
+    def _divide(
+        self, validation: Prepared | None, test: Prepared | None
+    ) -> tuple[Prepared | None, Prepared | None]:
+        """Data to choose on and data to certify on."""
+        if validation is None or test is not None or self.options.scheme is not None:
+            return validation, test or validation
+        held = prepare(
+            hold_in_memory(validation, limit_bytes=HELD_BYTES, shuffle=self.options.seed, name="validation"),
+            validation.input_specs,
+            labelled=validation.labelled,
+        )  # fmt: skip
+        halves = (prepare(Half(held, which), held.input_specs) for which in (0, 1))
+        return next(halves), next(halves)
+
+    def _ladder(
+        self, bench: Workbench, data: Prepared | None, selection: Prepared | None
+    ) -> Ladder:
+        options = self.options
+        quick = first_samples(data, QUICK_SAMPLES) if data is not None else []
+        judge = (
+            PairedEvaluation(bench.float_build().runnable, selection, get_metric(options.metric))
+            if selection is not None
+            else None
+        )
+        return Ladder(
+            bench=bench,
+            budget=options.budget,
+            judge=judge,
+            quick=quick,
+            example=example_batch(bench.prepared, quick, options.batch),
+            rng=self.rng,
+            time_it=options.measure_latency,
+            level=2 if options.level is None else options.level,
+            keep_float=options.keep_float,
+            fixed=self._fixed(),
+        )
+
+    def _fixed(self) -> tuple[Candidate, ...]:
+        scheme = self.options.scheme
+        if scheme is None:
+            return ()
+        for select in self.options.keep_float:
+            scheme = scheme.with_override(select, FLOAT)
+        static = scheme.needs_calibration
+        calibrator = (self.options.calibrator or "mse") if static else None
+        level = 2 if static else int(scheme.default.mode != "float")
+        return (Candidate(name=scheme.name, level=level, scheme=scheme, calibrator=calibrator),)
+
+    def _write(self, certified: Certified) -> Result:
+        build, record = certified.build, certified.record
+        record = replace(record, artifact=str(self.claim.target))
+        artifact = write_artifact(
+            self.claim,
+            files=build.written.files,
+            manifest={
+                "source_sha256": record.model["source_sha256"],
+                "scheme": record.scheme,
+                "target": record.target,
+                "versions": {"kompakt": kompakt.__version__, **record.environment["versions"]},
+                "seed": record.seed,
+            },
+            record=record.to_json(),
+            report=render,
+            calibration=certified.sketch,
+            golden=certified.golden,
+        )
+        return Result(record=record, artifact=artifact, network=build.placed)
+
+
+def _prepared(
+    data: Iterable[Any] | None, network: Network, *, needs_labels: bool = False
+) -> Prepared | None:
+    if data is None:
+        return None
+    prepared = prepare(data, network.input_specs, needs_labels=needs_labels)
+    once = iter(data) is data
+    # Data is read several times: a generator is kept in memory.
+    return (
+        prepare(hold_in_memory(prepared, shuffle=None), network.input_specs) if once else prepared
+    )
+
+
+def _nothing_built(ladder: Ladder) -> BudgetError:
+    reasons = "; ".join(f"{t.candidate.name}: {t.why}" for t in ladder.trials) or "no candidate"
+    return BudgetError("K602", "compressing this model", why=reasons)

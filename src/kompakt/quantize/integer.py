@@ -1,0 +1,358 @@
+"""Running a placed network in integers: the referee of end-to-end parity.
+
+The float simulation drifts from any runtime over depth: one flipped code in 10⁵ becomes several per cent of codes
+a dozen layers later. Here every integer kernel is computed exactly (integer sums, one float32 multiplier, half-even
+rounding), as fused ONNX Runtime kernels do, so codes can be compared for equality.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.fx import Node
+
+from kompakt.network.kinds import kind_of
+from kompakt.network.network import Network
+from kompakt.numerics.fused import fused_multiply_add
+from kompakt.quantize.layers import Treated
+from kompakt.quantize.place import is_quantizer_call, quantizer_of
+from kompakt.quantize.quantizer import Quantizer, stage
+
+EXACT_IN_FLOAT32 = 2**24
+"""Integers below this are exact in float32, whatever the order of summation."""
+
+
+@dataclass
+class Codes:
+    """A tensor as integer codes (int32) with the quantizer that made them."""
+
+    values: Tensor
+    quantizer: Quantizer
+
+    def decode(self) -> Tensor:
+        """The float32 values the codes stand for."""
+        scale, zero_point = self.quantizer.parameters_()
+        return (self.values - zero_point.to(torch.int32)).to(torch.float32) * scale
+
+    def centred(self) -> Tensor:
+        """Codes minus zero point, as float32 (exact)."""
+        _, zero_point = self.quantizer.parameters_()
+        return (self.values - zero_point.to(torch.int32)).to(torch.float32)
+
+
+class Pending:
+    """The exact result of an integer kernel before its output is rounded to codes."""
+
+    def requantize(self, quantizer: Quantizer) -> Codes:
+        """Round to the codes of ``quantizer`` as the fused kernel does."""
+        raise NotImplementedError
+
+    def decode(self) -> Tensor:
+        """The float32 values, where the kernel hands out float."""
+        raise NotImplementedError
+
+
+@dataclass
+class Sums(Pending):
+    """Integer sums of a convolution, matrix product or average.
+
+    Attributes:
+        sums: float64 tensor of exact integers.
+        scale: float32 scale of the sums (input scale · weight scale), broadcastable to them.
+        bias: A float bias added after scaling, where the kernel does so.
+    """
+
+    sums: Tensor
+    scale: Tensor
+    bias: Tensor | None = None
+
+    def requantize(self, quantizer: Quantizer) -> Codes:
+        if self.bias is not None:
+            return Codes(quantizer.codes(self.decode()).to(torch.int32), quantizer)
+        scale, _ = quantizer.parameters_()
+        return _round(self.sums.to(torch.float32) * (self.scale / scale), quantizer)
+
+    def decode(self) -> Tensor:
+        result = self.sums.to(torch.float32) * self.scale
+        return result if self.bias is None else result + self.bias
+
+
+@dataclass
+class Addition(Pending):
+    """The sum of two tensors of codes."""
+
+    a: Codes
+    b: Codes
+
+    def requantize(self, quantizer: Quantizer) -> Codes:
+        # ONNX Runtime's AVX2 kernel: two fused multiply-adds on a precomputed constant.
+        scale, zero_point = quantizer.parameters_()
+        (sa, za), (sb, zb) = self.a.quantizer.parameters_(), self.b.quantizer.parameters_()
+        ra, rb = sa / scale, sb / scale
+        za, zb = za.float(), zb.float()
+        fixed = zero_point.float() - fused_multiply_add(ra, za, rb * zb)
+        inner = fused_multiply_add(self.b.values.float(), rb, fixed)
+        total = fused_multiply_add(self.a.values.float(), ra, inner)
+        fmt = quantizer.format
+        values = torch.clamp(torch.round(total), fmt.qmin, fmt.qmax).to(torch.int32)
+        return Codes(values, quantizer)
+
+    def decode(self) -> Tensor:
+        return self.a.decode() + self.b.decode()
+
+
+@dataclass
+class Product(Pending):
+    """The element-wise product of two tensors of codes."""
+
+    a: Codes
+    b: Codes
+
+    def requantize(self, quantizer: Quantizer) -> Codes:
+        scale, zero_point = quantizer.parameters_()
+        (sa, _za), (sb, _zb) = self.a.quantizer.parameters_(), self.b.quantizer.parameters_()
+        total = self.a.centred() * self.b.centred() * (sa * sb / scale) + zero_point.float()
+        fmt = quantizer.format
+        return Codes(torch.round(total).clamp(fmt.qmin, fmt.qmax).to(torch.int32), quantizer)
+
+    def decode(self) -> Tensor:
+        return self.a.decode() * self.b.decode()
+
+
+@dataclass
+class Rectified(Pending):
+    """Another result behind a ReLU or ReLU6 that the kernel absorbs."""
+
+    inner: Pending
+    ceiling: float | None
+
+    def requantize(self, quantizer: Quantizer) -> Codes:
+        codes = self.inner.requantize(quantizer)
+        scale, zero_point = quantizer.parameters_()
+        zero = int(zero_point)
+        top = quantizer.format.qmax
+        if self.ceiling is not None:
+            top = min(top, zero + round(self.ceiling / float(scale)))
+        return Codes(codes.values.clamp(zero, int(top)), quantizer)
+
+    def decode(self) -> Tensor:
+        return self.inner.decode().clamp(min=0.0, max=self.ceiling)
+
+
+def _round(codes: Tensor, quantizer: Quantizer) -> Codes:
+    _, zero_point = quantizer.parameters_()
+    fmt = quantizer.format
+    values = torch.round(codes).to(torch.int64) + int(zero_point)
+    return Codes(values.clamp(int(fmt.qmin), int(fmt.qmax)).to(torch.int32), quantizer)
+
+
+class IntegerInterpreter(fx.Interpreter):
+    """Interprets a placed, frozen network on codes.
+
+    Args:
+        placed: The network.
+        on_codes: Called with (site, codes int32) for every quantizer, in graph order; may return other codes to
+            go on with (teacher forcing).
+    """
+
+    def __init__(
+        self, placed: Network, on_codes: Callable[[str, Tensor], Tensor | None] | None = None
+    ) -> None:
+        super().__init__(placed)
+        self.network, self.on_codes = placed, on_codes
+        self.seen: set[str] = set()
+
+    def run_node(self, n: Node) -> Any:
+        """Run one node on codes where it computes on codes, on floats elsewhere."""
+        if is_quantizer_call(self.network, n):
+            return self._quantize(n)
+        kind = kind_of(n)
+        arguments = [self.env.get(a) for a in n.all_input_nodes]
+        on_integers = any(isinstance(a, Codes | Pending) for a in arguments)
+        handler = _HANDLERS.get(kind) if on_integers else None
+        result = handler(self, n) if handler is not None else None
+        return self._run_in_float(n) if result is None else result
+
+    def value(self, node: object) -> Any:
+        """What a node produced."""
+        assert isinstance(node, Node)
+        return self.env[node]
+
+    def _quantize(self, n: Node) -> Codes:
+        quantizer, value = quantizer_of(self.network, n), self.value(n.args[0])
+        if isinstance(value, Pending):
+            codes = value.requantize(quantizer)
+        elif isinstance(value, Codes):
+            codes = value if value.quantizer is quantizer else _again(value, quantizer)
+        else:
+            codes = Codes(quantizer.codes(value).to(torch.int32), quantizer)
+        site = str(n.meta["site"])
+        if self.on_codes is not None and site not in self.seen:
+            self.seen.add(site)
+            other = self.on_codes(site, codes.values)
+            codes = codes if other is None else Codes(other, quantizer)
+        return codes
+
+    def _run_in_float(self, n: Node) -> Any:
+        args, kwargs = fx.node.map_arg((n.args, n.kwargs), lambda a: _decoded(self.env[a]))
+        return getattr(self, n.op)(n.target, args, kwargs)
+
+
+def _again(value: Codes, quantizer: Quantizer) -> Codes:
+    return Codes(quantizer.codes(value.decode()).to(torch.int32), quantizer)
+
+
+def _decoded(value: Any) -> Any:
+    return value.decode() if isinstance(value, Codes | Pending) else value
+
+
+def _layer(self: IntegerInterpreter, n: Node) -> Pending | None:
+    layer, x = self.network.get_submodule(str(n.target)), self.value(n.args[0])
+    if not isinstance(layer, Treated) or layer.treatment.mode != "static":
+        return None
+    if not isinstance(x, Codes):
+        return None
+    assert layer.weight_codes is not None
+    assert layer.weight_scale is not None
+    scale, _ = x.quantizer.parameters_()
+    weight = layer.weight_codes.to(torch.float32)
+    is_linear = isinstance(layer, nn.Linear)
+    channels = -1 if is_linear else 1
+    sums = _exact_linear(x.centred(), weight) if is_linear else _exact_conv(layer, x, weight)
+    shape = [1] * sums.dim()
+    shape[channels] = -1
+    factor = (scale * layer.weight_scale).reshape(shape)
+    if layer.bias_codes is not None:
+        return Sums(sums + layer.bias_codes.double().reshape(shape), factor)
+    return Sums(sums, factor, layer.bias)
+
+
+def _exact_linear(x: Tensor, weight_OI: Tensor) -> Tensor:
+    if weight_OI.shape[1] * 127 * 255 < EXACT_IN_FLOAT32:
+        return torch.nn.functional.linear(x, weight_OI).double()
+    return torch.nn.functional.linear(x.double(), weight_OI.double())
+
+
+def _exact_conv(layer: Treated, x: Codes, weight: Tensor) -> Tensor:
+    """The integer sums of a convolution, computed in float32 where that is exact."""
+    values = x.centred()
+    span = max(abs(x.quantizer.format.qmin), x.quantizer.format.qmax)
+    limit = int(EXACT_IN_FLOAT32 / (128 * 2 * span / 2 + 1) / max(1, weight[0, 0].numel()))
+    inputs = weight.shape[1]
+    convolve = layer._conv_forward
+    if inputs <= max(limit, 0):
+        return convolve(values, weight, None).double()  # type: ignore[operator, no-any-return]
+    if getattr(layer, "groups", 1) != 1 or limit < 1:
+        return convolve(values.double(), weight.double(), None)  # type: ignore[operator, no-any-return]
+    total: Tensor | None = None
+    for start in range(0, inputs, limit):
+        piece = convolve(  # type: ignore[operator]
+            values[:, start : start + limit], weight[:, start : start + limit], None
+        ).double()
+        total = piece if total is None else total + piece
+    assert total is not None
+    return total
+
+
+def _average(self: IntegerInterpreter, n: Node) -> Pending | None:
+    x = self.value(n.args[0])
+    if not isinstance(x, Codes):
+        return None
+    dims = tuple(range(2, x.values.dim()))
+    count = x.values[0, 0].numel()
+    scale, _ = x.quantizer.parameters_()
+    sums = x.centred().double().sum(dims, keepdim=True)
+    return Sums(sums, scale / count)
+
+
+def _add(self: IntegerInterpreter, n: Node) -> Pending | None:
+    a, b = self.value(n.args[0]), self.value(n.args[1])
+    return Addition(a, b) if isinstance(a, Codes) and isinstance(b, Codes) else None
+
+
+def _multiply(self: IntegerInterpreter, n: Node) -> Pending | None:
+    a, b = self.value(n.args[0]), self.value(n.args[1])
+    return Product(a, b) if isinstance(a, Codes) and isinstance(b, Codes) else None
+
+
+def _rectify(self: IntegerInterpreter, n: Node) -> Pending | None:
+    x = self.value(n.args[0])
+    ceiling = 6.0 if kind_of(n) == "relu6" else None
+    return Rectified(x, ceiling) if isinstance(x, Pending) else None
+
+
+def _move(self: IntegerInterpreter, n: Node) -> Any:
+    """An operator that moves codes without computing: it runs on the codes themselves."""
+    x = self.value(n.args[0])
+    if not isinstance(x, Codes):
+        return None
+    # Centred codes make zero padding mean the value 0; float32 because pooling knows no integers.
+    env = {a: self.env[a] for a in n.all_input_nodes}
+    env[n.all_input_nodes[0]] = x.centred()
+    args, kwargs = fx.node.map_arg((n.args, n.kwargs), lambda a: env[a])
+    moved = getattr(self, n.op)(n.target, args, kwargs)
+    _, zero_point = x.quantizer.parameters_()
+
+    def back(t: Tensor) -> Codes:
+        return Codes(t.to(torch.int32) + int(zero_point), x.quantizer)
+
+    return [back(t) for t in moved] if isinstance(moved, tuple | list) else back(moved)
+
+
+def _concatenate(self: IntegerInterpreter, n: Node) -> Codes | None:
+    parts = [self.value(a) for a in n.args[0]]  # type: ignore[union-attr]
+    if not all(isinstance(p, Codes) and p.quantizer is parts[0].quantizer for p in parts):
+        return None
+    dim = n.args[1] if len(n.args) > 1 else n.kwargs.get("dim", 0)
+    return Codes(torch.cat([p.values for p in parts], int(dim)), parts[0].quantizer)  # type: ignore[arg-type]
+
+
+def _item(self: IntegerInterpreter, n: Node) -> Any:
+    return operator.getitem(self.value(n.args[0]), n.args[1])
+
+
+_HANDLERS: dict[str, Callable[[IntegerInterpreter, Node], Any]] = {
+    "conv": _layer,
+    "linear": _layer,
+    "global_average_pool": _average,
+    "add": _add,
+    "mul": _multiply,
+    "relu": _rectify,
+    "relu6": _rectify,
+    "pad": _move,
+    "reshape": _move,
+    "transpose": _move,
+    "slice": _move,
+    "split": _move,
+    "expand": _move,
+    "max_pool": _move,
+    "identity": _move,
+    "cat": _concatenate,
+    "getitem": _item,
+}
+
+
+def run_in_integers(
+    placed: Network,
+    *inputs: Tensor,
+    on_codes: Callable[[str, Tensor], Tensor | None] | None = None,
+) -> Any:
+    """Run a placed, frozen network on codes.
+
+    Args:
+        placed: The network.
+        *inputs: Its inputs, in graph order.
+        on_codes: See :class:`IntegerInterpreter`.
+
+    Returns:
+        The network's outputs, flattened in graph order, as floats.
+    """
+    interpreter = IntegerInterpreter(placed, on_codes)
+    with torch.no_grad(), stage(placed, "simulate"):
+        result = interpreter.run(*inputs, enable_io_processing=False)
+    return torch.utils._pytree.tree_map(_decoded, result)

@@ -1,0 +1,275 @@
+"""Layers with treated weights: the user's own ``nn`` layers, keeping their names, keys and parameters.
+
+:func:`treat_` swaps the class of a layer for its treated subclass and gives it a weight quantizer. A treated layer
+first simulates (its weights are rounded at every call, gradients pass straight through); :func:`freeze_layer_` then
+fixes codes and scales, and from there on the layer computes with the very numbers that are written to the file.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import kompakt.quantize.operators  # noqa: F401  (registers kompakt::dynamic_linear)
+from kompakt.errors import SchemeError
+from kompakt.numerics.affine import choose_qparams, dequantize, quantize
+from kompakt.numerics.formats import get_format
+from kompakt.numerics.granularity import PerChannel, PerGroup, extremes
+from kompakt.numerics.ops import PER_TENSOR
+from kompakt.quantize.quantizer import Stage
+from kompakt.schemes import Treatment
+
+BIAS_LIMIT = 2.0**28
+"""Largest bias code allowed: a tiny weight scale would otherwise overflow the int32 accumulator."""
+
+
+class Treated(nn.Module):
+    """What all treated layers share.
+
+    Attributes:
+        site: Dotted name of the layer.
+        treatment: What is done to it.
+        stage: See :class:`kompakt.quantize.quantizer.Quantizer`.
+        weight_codes: Weight codes once frozen (storage dtype of the format), shape of the weight.
+        weight_scale: float32; shape (O,) per channel, (O, groups) per group, () per tensor.
+        weight_zero_point: Same shape as the scale.
+        bias_codes: int32 bias codes, where the kernel adds the bias in integers.
+        bias_scale: float32 scale of the bias codes, shape (O,).
+    """
+
+    site: str
+    treatment: Treatment
+    stage: Stage
+    weight: nn.Parameter
+    bias: nn.Parameter | None
+    weight_codes: Tensor | None
+    weight_scale: Tensor | None
+    weight_zero_point: Tensor | None
+    bias_codes: Tensor | None
+    bias_scale: Tensor | None
+
+    @property
+    def frozen(self) -> bool:
+        """Whether codes and scales are fixed."""
+        return self.weight_codes is not None
+
+    @property
+    def stored_float(self) -> bool:
+        """Whether the weights are only stored in a shorter float format."""
+        return get_format(str(self.treatment.weight)).kind == "float"
+
+    def treated_weight(self) -> Tensor:
+        """The weight the deployed layer computes with: float32, shape of the weight."""
+        if self.stage == "off":
+            return self.weight
+        if self.weight_codes is None:
+            rounded = self._rounded(*weight_parameters(self.weight, self.treatment))
+            # Straight through: the forward value is exactly `rounded`, the gradient that of `weight`.
+            if self.weight.requires_grad and torch.is_grad_enabled():
+                return self.weight + (rounded - self.weight).detach()
+            return rounded
+        return self._decoded()
+
+    def treated_bias(self) -> Tensor | None:
+        """The bias the deployed layer adds: float32, shape (O,)."""
+        if self.bias_codes is None or self.bias_scale is None or self.stage == "off":
+            return self.bias
+        zero = torch.zeros_like(self.bias_codes)
+        return torch.ops.kompakt.dequantize(self.bias_codes, self.bias_scale, zero, 0)
+
+    def _rounded(self, scale: Tensor, zero_point: Tensor) -> Tensor:
+        if self.stored_float:
+            return self.weight.to(get_format(str(self.treatment.weight)).torch_dtype).float()
+        fmt = get_format(str(self.treatment.weight))
+        granularity = self.treatment.granularity
+        codes = quantize(self.weight, scale, zero_point, fmt, granularity, site=self.site)
+        return dequantize(codes, scale, zero_point, granularity)
+
+    def _decoded(self) -> Tensor:
+        assert self.weight_codes is not None
+        if self.stored_float:
+            return self.weight_codes.to(torch.float32)
+        assert self.weight_scale is not None
+        assert self.weight_zero_point is not None
+        granularity = self.treatment.granularity
+        if isinstance(granularity, PerGroup):
+            # Groups run along the input features; the runtime's blocked kernel wants (I, O).
+            return torch.ops.kompakt.dequantize_blocked(
+                self.weight_codes,
+                self.weight_scale,
+                None if self.treatment.symmetric_weight else self.weight_zero_point,
+                0,
+                granularity.size,
+            ).t()
+        axis = granularity.axis if isinstance(granularity, PerChannel) else PER_TENSOR
+        if self.treatment.mode == "weight_only":
+            # Plain arithmetic on constants: runtimes do it once, when they load the file.
+            shape = [1] * self.weight_codes.dim()
+            if axis != PER_TENSOR:
+                shape[axis] = -1
+            codes = self.weight_codes.to(torch.float32)
+            if not self.treatment.symmetric_weight:
+                codes = codes - self.weight_zero_point.to(torch.float32).reshape(shape)
+            return codes * self.weight_scale.reshape(shape)
+        return torch.ops.kompakt.dequantize(
+            self.weight_codes, self.weight_scale, self.weight_zero_point, axis
+        )
+
+
+class _Convolution(Treated):
+    def forward(self, x: Tensor) -> Tensor:
+        return self._conv_forward(x, self.treated_weight(), self.treated_bias())  # type: ignore[operator]
+
+
+class TreatedConv1d(_Convolution, nn.Conv1d):  # type: ignore[misc]
+    """A 1-d convolution with treated weights."""
+
+
+class TreatedConv2d(_Convolution, nn.Conv2d):  # type: ignore[misc]
+    """A 2-d convolution with treated weights."""
+
+
+class TreatedConv3d(_Convolution, nn.Conv3d):  # type: ignore[misc]
+    """A 3-d convolution with treated weights."""
+
+
+class _Transposed(Treated):
+    dims: int
+
+    def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
+        padding = self._output_padding(  # type: ignore[operator]
+            x, output_size, self.stride, self.padding, self.kernel_size, self.dims, self.dilation
+        )
+        function = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)[self.dims - 1]
+        weight, bias = self.treated_weight(), self.treated_bias()
+        return function(  # type: ignore[operator]
+            x, weight, bias, self.stride, self.padding, padding, self.groups, self.dilation
+        )
+
+
+class TreatedConvTranspose1d(_Transposed, nn.ConvTranspose1d):  # type: ignore[misc]
+    """A transposed 1-d convolution with treated weights."""
+
+    dims = 1
+
+
+class TreatedConvTranspose2d(_Transposed, nn.ConvTranspose2d):  # type: ignore[misc]
+    """A transposed 2-d convolution with treated weights."""
+
+    dims = 2
+
+
+class TreatedConvTranspose3d(_Transposed, nn.ConvTranspose3d):  # type: ignore[misc]
+    """A transposed 3-d convolution with treated weights."""
+
+    dims = 3
+
+
+class TreatedLinear(Treated, nn.Linear):  # type: ignore[misc]
+    """A linear layer with treated weights, and dynamic activations where the treatment says so."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.treatment.mode == "dynamic" and self.stage != "off":
+            codes, scale = self.weight_codes, self.weight_scale
+            if codes is None or scale is None:
+                scale, zero_point = weight_parameters(self.weight, self.treatment)
+                fmt = get_format(str(self.treatment.weight))
+                codes = quantize(
+                    self.weight, scale, zero_point, fmt, self.treatment.granularity
+                ).t()
+            return torch.ops.kompakt.dynamic_linear(x, codes, scale, self.bias)
+        if self.frozen and isinstance(self.treatment.granularity, PerGroup) and self.stage != "off":
+            result = torch.matmul(x, self.treated_weight().t())
+            return result if self.bias is None else result + self.bias
+        return F.linear(x, self.treated_weight(), self.treated_bias())
+
+
+class TreatedEmbedding(Treated, nn.Embedding):  # type: ignore[misc]
+    """An embedding whose rows are stored as codes and decoded after the look-up."""
+
+    bias = None  # type: ignore[assignment]
+
+    def forward(self, ids: Tensor) -> Tensor:
+        if self.stage == "off" or self.weight_codes is None or self.stored_float:
+            weight = self.treated_weight()
+            return F.embedding(ids, weight, self.padding_idx)
+        assert self.weight_scale is not None
+        return self.weight_codes[ids].to(torch.float32) * self.weight_scale[ids].unsqueeze(-1)
+
+
+TREATED: dict[type[nn.Module], type[Treated]] = {
+    nn.Conv1d: TreatedConv1d,
+    nn.Conv2d: TreatedConv2d,
+    nn.Conv3d: TreatedConv3d,
+    nn.ConvTranspose1d: TreatedConvTranspose1d,
+    nn.ConvTranspose2d: TreatedConvTranspose2d,
+    nn.ConvTranspose3d: TreatedConvTranspose3d,
+    nn.Linear: TreatedLinear,
+    nn.Embedding: TreatedEmbedding,
+}
+
+
+def treat_(layer: nn.Module, site: str, treatment: Treatment) -> None:
+    """Turn ``layer`` into its treated subclass, in place.
+
+    Raises:
+        SchemeError: K344 when there is no treated form of this layer.
+    """
+    base = next((kind for kind in TREATED if isinstance(layer, kind)), None)
+    if base is None:
+        raise SchemeError(
+            "K344",
+            f"treating the layer {site}",
+            why=f"a {type(layer).__name__} has no treated form",
+            help="leave it in float with keep_float",
+        )
+    layer.__class__ = TREATED[base]
+    layer.site, layer.treatment, layer.stage = site, treatment, "simulate"  # type: ignore[assignment]
+    for name in ("weight_codes", "weight_scale", "weight_zero_point", "bias_codes", "bias_scale"):
+        layer.register_buffer(name, None)
+
+
+def weight_parameters(weight: Tensor, treatment: Treatment) -> tuple[Tensor, Tensor]:
+    """Scale and zero point that cover every weight of each channel, group or tensor.
+
+    Args:
+        weight: float32, shape (O, ...).
+        treatment: Says the format and granularity.
+    """
+    fmt = get_format(str(treatment.weight))
+    if fmt.kind == "float":
+        return torch.ones(()), torch.zeros(())
+    low, high = extremes(weight.detach(), treatment.granularity)
+    return choose_qparams(low, high, fmt, symmetric=treatment.symmetric_weight)
+
+
+def freeze_layer_(layer: Treated, input_scale: Tensor | None, *, integer_bias: bool) -> None:
+    """Fix the codes and scales of a treated layer.
+
+    Args:
+        layer: The layer.
+        input_scale: float32 scalar, the scale of its quantized input; None when the input is float.
+        integer_bias: Whether the kernel adds the bias as int32 codes of scale ``input_scale · weight_scale``.
+    """
+    treatment, fmt = layer.treatment, get_format(str(layer.treatment.weight))
+    weight = layer.weight.detach()
+    if fmt.kind == "float":
+        layer.weight_codes = weight.to(fmt.torch_dtype)
+        return
+    scale, zero_point = weight_parameters(weight, treatment)
+    bias = layer.bias.detach() if layer.bias is not None else None
+    if integer_bias and bias is not None and input_scale is not None:
+        # Without this guard a dead channel's tiny weight scale makes its bias overflow int32.
+        scale = torch.maximum(scale, bias.abs() / (input_scale * BIAS_LIMIT))
+        layer.bias_scale = input_scale * scale
+        layer.bias_codes = torch.round(bias.double() / layer.bias_scale.double()).to(torch.int32)
+    codes = quantize(weight, scale, zero_point, fmt, treatment.granularity, site=layer.site)
+    layer.weight_scale, layer.weight_zero_point = scale, zero_point.to(codes.dtype)
+    layer.weight_codes = codes
+    if isinstance(treatment.granularity, PerGroup):
+        layer.weight_codes = codes.t().contiguous()
+        layer.weight_scale = scale.t().contiguous()
+        layer.weight_zero_point = layer.weight_zero_point.t().contiguous()
+    elif treatment.mode == "dynamic":
+        layer.weight_codes = codes.t().contiguous()

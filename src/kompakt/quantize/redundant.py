@@ -1,0 +1,50 @@
+"""Activations that a quantizer behind them makes redundant.
+
+Codes cannot leave [qmin, qmax]. Where the zero point is qmin, a ReLU before the quantizer changes no code; where the
+largest code stands for at most 6 (to within rounding), neither does a ReLU6. Leaving them out of the written file lets the
+runtime fuse the layer before them.
+"""
+
+from __future__ import annotations
+
+from torch.fx import GraphModule, Node
+
+from kompakt.network.kinds import kind_of
+from kompakt.network.network import Network
+from kompakt.quantize.place import quantizer_of
+
+CEILING = 6.0
+
+
+def drop_redundant_activations_(flat: GraphModule, placed: Network) -> GraphModule:
+    """Remove every activation that its quantizer makes redundant, in place.
+
+    Args:
+        flat: ``placed.flat()``: a graph with the same calls.
+        placed: The placed network, for its quantizers.
+
+    Returns:
+        The same graph module, recompiled.
+    """
+    for node in list(flat.graph.nodes):
+        if kind_of(node) in ("relu", "relu6") and node.op == "call_function":
+            users = list(node.users)
+            if users and all(_makes_redundant(placed, node, user) for user in users):
+                source = node.args[0]
+                assert isinstance(source, Node)
+                node.replace_all_uses_with(source)
+                flat.graph.erase_node(node)
+    flat.recompile()
+    return flat
+
+
+def _makes_redundant(placed: Network, node: Node, user: Node) -> bool:
+    if user.op != "call_module" or "quantizes" not in user.meta:
+        return False
+    quantizer = quantizer_of(placed, user)
+    _, zero_point = quantizer.parameters_()
+    if int(zero_point) != int(quantizer.format.qmin):
+        return False
+    _, high = quantizer.represented_range()
+    # Half a step above 6 still rounds to the largest code, so nothing below it is lost.
+    return kind_of(node) == "relu" or high <= CEILING * (1 + 1e-6)

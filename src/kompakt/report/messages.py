@@ -1,0 +1,46 @@
+"""The report's fixed sentences in the reader's language."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from kompakt.errors import UsageError
+from kompakt.report.chinese import CHINESE
+from kompakt.report.english import ENGLISH
+
+LANGUAGES: dict[str, dict[str, str]] = {"en": ENGLISH, "zh-CN": CHINESE}
+
+
+class Say(Protocol):
+    """Looks up a sentence by its key and fills in its ``{placeholders}``."""
+
+    def __call__(self, key: str, /, **values: object) -> str:
+        """The sentence ``key``."""
+        ...
+
+
+def sentences(lang: str) -> Say:
+    """The sentences of one language.
+
+    Args:
+        lang: ``"en"`` or ``"zh-CN"``.
+
+    Returns:
+        A function ``say(key, **values)``. A key that does not exist is a :class:`KeyError`: a bug.
+
+    Raises:
+        UsageError: K001, for a language the report is not written in.
+    """
+    if lang not in LANGUAGES:
+        raise UsageError(
+            "K001",
+            f"a report in the language {lang!r}",
+            why="the report has not been translated into it",
+            help=f"use one of {', '.join(LANGUAGES)}",
+        )
+    catalogue = LANGUAGES[lang]
+
+    def say(key: str, /, **values: object) -> str:
+        return catalogue[key].format(**values)
+
+    return say

@@ -1,0 +1,114 @@
+"""The parity certificate: whether the file computes what was simulated, code by code."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from kompakt.report.draft import Draft
+from kompakt.report.reading import ROW_LIMIT
+from kompakt.report.tables import Column, Table
+from kompakt.report.wording import number, percent, real, whole
+
+_VERDICTS = ("exact", "within tolerance", "failed")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parity:
+    """The section."""
+
+    text: str
+    failed: bool
+    kernels: Table | None
+    table: Table | None
+    tolerances: str
+
+
+def section(draft: Draft) -> Parity:
+    """Write the section."""
+    found = draft.part("parity")
+    verdict = found.get("verdict")
+    if verdict not in _VERDICTS:
+        none = draft.say("parity.none")
+        return Parity(text=none, failed=False, kernels=None, table=None, tolerances="")
+    tolerances = found.get("tolerances")
+    entries = tolerances.items() if isinstance(tolerances, Mapping) else ()
+    listed = draft.say("list").join(
+        f"{str(name).replace('_', ' ')} {_shown(value)}" for name, value in entries
+    )
+    return Parity(
+        text=draft.say("space").join(_sentences(draft, found)),
+        failed=verdict == "failed",
+        kernels=_kernels(draft, found.get("fused_operators")),
+        table=_table(draft, found.get("rows")),
+        tolerances=draft.say("parity.tolerances", list=listed) if listed else "",
+    )
+
+
+def _shown(value: object) -> str:
+    return str(value) if real(value) is None else number(value)
+
+
+def _sentences(draft: Draft, found: Mapping[str, Any]) -> Iterator[str]:
+    codes, differing = real(found.get("codes")), real(found.get("differing_codes"))
+    share = differing / codes if codes and differing is not None else None
+    yield draft.say(
+        f"parity.verdict.{found['verdict']}",
+        quantizers=whole(found.get("quantizers")),
+        samples=whole(found.get("samples")),
+        codes=whole(codes),
+        differing=whole(differing),
+        share=percent(share),
+        largest=whole(found.get("largest_code_difference")),
+        runtime=draft.runtime(),
+    )
+    if found.get("first_difference"):
+        yield draft.say("parity.first", site=found["first_difference"])
+    if real(found.get("output_relative_error")) is not None:
+        yield draft.say("parity.output", error=number(found["output_relative_error"]))
+
+
+def _kernels(draft: Draft, operators: object) -> Table | None:
+    if not isinstance(operators, Mapping) or not operators:
+        return None
+    say = draft.say
+    ordered = sorted(operators.items(), key=lambda item: -(real(item[1]) or 0))
+    return Table(
+        ident="kernels-table",
+        label=say("table", number=draft.numbering.table()),
+        caption=say("parity.fused", runtime=draft.runtime()),
+        columns=(
+            Column(label=say("column.kernel"), kind="name"),
+            Column(label=say("column.number"), kind="number"),
+        ),
+        rows=[(str(name), whole(count)) for name, count in ordered],
+    )
+
+
+def _table(draft: Draft, rows: object) -> Table | None:
+    if not isinstance(rows, list) or not rows:
+        return None
+    say = draft.say
+    return Table(
+        ident="parity-table",
+        label=say("table", number=draft.numbering.table()),
+        caption=say("parity.table"),
+        columns=(
+            Column(label=say("column.site"), kind="name"),
+            Column(label=say("column.codes"), kind="number"),
+            Column(label=say("column.differing"), kind="number"),
+            Column(label=say("column.largest"), kind="number"),
+            Column(label=say("column.fed_by")),
+        ),
+        rows=[
+            (
+                str(row.get("site")),
+                whole(row.get("codes")),
+                whole(row.get("differing")),
+                whole(row.get("largest")),
+                draft.term("fed_by", row.get("fed_by")),
+            )
+            for row in rows[:ROW_LIMIT]
+        ],
+    )

@@ -1,0 +1,249 @@
+"""The ladder: candidates are tried cheapest first until the budget holds, the best so far always at hand.
+
+Hopeless candidates are dropped by an anytime-valid bound after a few samples. The winner is not certified here: that is
+done once, on data the ladder never saw.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from kompakt.errors import KompaktError
+from kompakt.measure.accuracy import PairedEvaluation
+from kompakt.measure.comparison import Comparison, compare
+from kompakt.measure.data import Batch
+from kompakt.measure.latency import LatencyComparison, compare_latency
+from kompakt.network.layers import layers
+from kompakt.progress import note
+from kompakt.search.budget import Budget
+from kompakt.search.candidates import Candidate, without_data
+from kompakt.search.ranking import hybrids, rank_calibrators
+from kompakt.search.workbench import Build, Workbench
+
+LEAST_COVERED = 0.05
+"""Share of the multiply-adds a dynamic scheme must treat to be worth trying."""
+QUICK_SECONDS = 4.0
+
+
+@dataclass(kw_only=True)
+class Trial:
+    """One candidate and what was found out about it; ``outcome`` says how it ended."""
+
+    candidate: Candidate
+    build: Build | None = None
+    comparison: Comparison | None = None
+    metric: float | None = None
+    latency: LatencyComparison | None = None
+    samples: int = 0
+    seconds: float = 0.0
+    outcome: str = "kept"
+    why: str = ""
+    over: list[str] = field(default_factory=list)
+
+    def to_json(self) -> dict[str, Any]:
+        """A row of the record's ``trials``."""
+        comparison, build = self.comparison, self.build
+        return {
+            "name": self.candidate.name,
+            "level": self.candidate.level,
+            "scheme": self.candidate.scheme.name,
+            "calibrator": self.candidate.calibrator_name,
+            "metric": self.metric,
+            "drop": comparison.drop if comparison else None,
+            "drop_interval": list(comparison.interval) if comparison else None,
+            "speedup": self.latency.ratio if self.latency else None,
+            "size_bytes": build.written.size_bytes if build else None,
+            "samples": self.samples,
+            "seconds": self.seconds,
+            "outcome": self.outcome,
+            "why": self.why,
+        }
+
+
+@dataclass(kw_only=True)
+class Ladder:
+    """Tries candidates for one network under a budget.
+
+    Attributes:
+        bench: Builds candidates.
+        budget: What must hold.
+        judge: Scores candidates against the float model on the selection data; None without data.
+        quick: A few calibration samples for cheap comparisons.
+        example: One input batch for timing.
+        rng: Source of randomness.
+        time_it: Whether to measure latency.
+        level: The highest level to climb to.
+        keep_float: Layers left in float.
+        fixed: Candidates given by the user instead of the ladder's own.
+    """
+
+    bench: Workbench
+    budget: Budget
+    judge: PairedEvaluation | None
+    quick: Sequence[Batch]
+    example: Batch
+    rng: np.random.Generator
+    time_it: bool = True
+    level: int = 2
+    keep_float: tuple[str, ...] = ()
+    fixed: tuple[Candidate, ...] = ()
+    trials: list[Trial] = field(default_factory=list)
+    findings: list[str] = field(default_factory=list)
+
+    def climb(self) -> Trial | None:
+        """Try candidates until the budget holds; returns the best one, or None when nothing could be built."""
+        for candidate in self._candidates():
+            trial = self._try(candidate)
+            self.trials.append(trial)
+            note(f"{candidate.name}: {_summary(trial)}")
+            if self._settles(trial):
+                break
+        return self.best()
+
+    def best(self) -> Trial | None:
+        """The best trial so far: within the budget the fastest, else the one that comes closest."""
+        built = [t for t in self.trials if t.build is not None]
+        within = [t for t in built if not t.over and t.outcome != "dropped early"]
+        if within:
+            return max(within, key=_speed_then_size)
+        return min(built, key=_distance, default=None)
+
+    def _candidates(self) -> Iterator[Candidate]:
+        if self.fixed:
+            yield from self.fixed
+            return
+        if self.level >= 1:
+            yield from self._level_one()
+        if self.level >= 2 and self.bench.has_data:
+            yield from self._level_two()
+
+    def _level_one(self) -> Iterator[Candidate]:
+        for candidate in without_data(self.keep_float):
+            covered = self._dynamic_share() if candidate.name == "dynamic" else 1.0
+            if covered >= LEAST_COVERED:
+                yield candidate
+            else:
+                why = f"it would treat only {covered:.1%} of the multiply-adds"
+                self.trials.append(Trial(candidate=candidate, outcome="not tried", why=why))
+
+    def _level_two(self) -> Iterator[Candidate]:
+        ranked = rank_calibrators(self.bench, self.quick, self.keep_float)
+        errors = ", ".join(f"{c.calibrator} {error:.3g}" for c, error in ranked)
+        self.findings.append(
+            f"simulated output error of static INT8 by calibrator, on {sum(b.size for b in self.quick)} "
+            f"calibration samples: {errors}"
+        )
+        (plain, error), *others = ranked
+        yield plain
+        for candidate, improved in hybrids(self.bench, self.quick, plain, error):
+            self.findings.append(
+                f"{candidate.name}: the simulated output error falls from {error:.3g} to {improved:.3g}"
+            )
+            yield candidate
+        if others and others[0][1] < 1.25 * error:
+            yield others[0][0]
+
+    def _dynamic_share(self) -> float:
+        rows = layers(self.bench.prepared)
+        total = sum(row.macs or 0 for row in rows)
+        treated = sum(row.macs or 0 for row in rows if row.kind in self.bench.rules.dynamic_layers)
+        return treated / max(total, 1)
+
+    def _try(self, candidate: Candidate) -> Trial:
+        began = time.perf_counter()
+        trial = Trial(candidate=candidate)
+        try:
+            trial.build = self.bench.build(candidate)
+            if self.time_it:
+                trial.latency = self._quick_latency(trial.build)
+            self._judge(trial)
+        except KompaktError as error:
+            if self.fixed:
+                raise
+            trial.outcome, trial.why = "failed", f"{error.what}: {error.why}"
+        trial.seconds = time.perf_counter() - began
+        return trial
+
+    def _quick_latency(self, build: Build) -> LatencyComparison:
+        inputs = self.example.arrays()
+        baseline = self.bench.float_build().runnable
+        return compare_latency(
+            lambda: baseline(inputs),
+            lambda: build.runnable(inputs),
+            rng=self.rng,
+            guard=False,
+            threads=self.bench.threads,
+            max_seconds=QUICK_SECONDS,
+            confidence=self.budget.confidence,
+            task=f"timing {build.candidate.name}",
+        )
+
+    def _judge(self, trial: Trial) -> None:
+        build, budget = trial.build, self.budget
+        assert build is not None
+        if self.judge is not None:
+            alpha = 1 - budget.confidence
+            evaluation = self.judge.run(
+                build.runnable, name=build.candidate.name, margin=budget.max_drop, alpha=alpha
+            )
+            trial.samples = evaluation.scores.n
+            if not evaluation.complete:
+                trial.outcome = "dropped early"
+                trial.why = f"after {trial.samples} samples its drop was proven to exceed {budget.max_drop:g}"
+                return
+            trial.metric = evaluation.scores.value()
+            trial.comparison = compare(
+                self.judge.metric,
+                self.judge.baseline,
+                evaluation.scores,
+                budget.max_drop,
+                budget.confidence,
+            )
+        trial.over = budget.violations(
+            drop=trial.comparison.drop if trial.comparison else None,
+            size_bytes=build.written.size_bytes,
+            speedup=trial.latency.ratio if trial.latency else None,
+            latency_ms=trial.latency.candidate_ms if trial.latency else None,
+        )
+        if trial.over:
+            trial.outcome, trial.why = "over budget", "; ".join(trial.over)
+
+    def _settles(self, trial: Trial) -> bool:
+        """Whether there is no reason to climb further: all that was asked for is there."""
+        return (
+            self.budget.demands_speed_or_size
+            and trial.build is not None
+            and trial.outcome == "kept"
+            and not trial.over
+        )
+
+
+def _speed_then_size(trial: Trial) -> tuple[float, int]:
+    assert trial.build is not None
+    # Speeds within 3 % are the same to this measurement: the smaller file then wins.
+    speed = round(np.log(trial.latency.ratio) / 0.03) if trial.latency else 0
+    return float(speed), -trial.build.written.size_bytes
+
+
+def _distance(trial: Trial) -> tuple[int, float]:
+    """How far a trial is from the budget: broken limits, then the drop."""
+    drop = trial.comparison.drop if trial.comparison else float("inf")
+    return len(trial.over) + 10 * (trial.outcome == "dropped early"), drop
+
+
+def _summary(trial: Trial) -> str:
+    if trial.outcome in ("failed", "not tried", "dropped early"):
+        return f"{trial.outcome}: {trial.why}"
+    parts = []
+    if trial.comparison:
+        parts.append(f"drop {trial.comparison.drop:+.4f}")
+    if trial.latency:
+        parts.append(f"{trial.latency.ratio:.2f}x")
+    if trial.build:
+        parts.append(f"{trial.build.written.size_bytes / 1e6:.2f} MB")
+    return ", ".join([*parts, *trial.over])

@@ -1,0 +1,168 @@
+"""The workbench: one captured network and all that is done for it once, whatever the number of candidates.
+
+The network is captured, put in inference form, written in float and calibrated once; each candidate then only costs its
+placement and its file.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+from kompakt.errors import DataError
+from kompakt.measure.data import Batch
+from kompakt.network.network import Network
+from kompakt.network.rewrites import inference_form
+from kompakt.observe import Calibration, calibrate
+
+from kompakt.quantize.freeze import freeze_
+from kompakt.quantize.place import place, plan_of
+from kompakt.quantize.ranges import set_ranges_
+from kompakt.quantize.rules import Rules
+from kompakt.schemes import float32
+from kompakt.search.candidates import Candidate
+from kompakt.targets import Runnable, Target, Written
+
+
+@dataclass
+class Stopwatch:
+    """CPU and wall seconds of each stage of a job."""
+
+    wall: dict[str, float] = field(default_factory=dict)
+    cpu: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Add the time spent inside the ``with`` block to a stage."""
+        wall, cpu = time.perf_counter(), time.process_time()
+        try:
+            yield
+        finally:
+            self.wall[name] = self.wall.get(name, 0.0) + time.perf_counter() - wall
+            self.cpu[name] = self.cpu.get(name, 0.0) + time.process_time() - cpu
+
+
+@dataclass(kw_only=True)
+class Build:
+    """A candidate as a file.
+
+    Attributes:
+        candidate: What was built.
+        placed: The frozen network.
+        written: The files' content.
+        path: The model file on disk.
+        runnable: The loaded file.
+    """
+
+    candidate: Candidate
+    placed: Network
+    written: Written
+    path: Path
+    runnable: Runnable
+
+
+class Workbench:
+    """Builds candidates for one network, target and instruction set.
+
+    Args:
+        network: A captured network.
+        target: The runtime.
+        isa: The instruction set to write for.
+        scratch: A folder for trial files.
+        calibration_data: Batches of calibration inputs, or None.
+        threads: Threads the runtime may use.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        target: Target,
+        isa: str,
+        scratch: Path,
+        calibration_data: Iterable[Batch] | None,
+        threads: int,
+    ) -> None:
+        self.clock = Stopwatch()
+        self.network = network
+        self.target, self.isa, self.scratch, self.threads = target, isa, scratch, threads
+        self.rules: Rules = target.rules(isa)
+        with self.clock.stage("rewrite"):
+            self.prepared = inference_form(network)
+        self._data = calibration_data
+        self._calibration: Calibration | None = None
+        self._float: Build | None = None
+        self._count = 0
+
+    @property
+    def has_data(self) -> bool:
+        """Whether static candidates are possible."""
+        return self._data is not None
+
+    @property
+    def calibration(self) -> Calibration | None:
+        """What calibration saw, once a static candidate needed it."""
+        return self._calibration
+
+    def float_build(self) -> Build:
+        """The float network in the target's runtime: the baseline."""
+        if self._float is None:
+            with self.clock.stage("write float"):
+                written = self.target.write(self.prepared)
+            candidate = Candidate(name="float", level=0, scheme=float32())
+            self._float = self._load(candidate, self.prepared, written)
+        return self._float
+
+    def build(self, candidate: Candidate) -> Build:
+        """Place, range, freeze, write and load a candidate."""
+        placed = self.place(candidate)
+        with self.clock.stage("freeze"):
+            freeze_(placed)
+        with self.clock.stage("write"):
+            written = self.target.write(placed)
+        return self._load(candidate, placed, written)
+
+    def place(self, candidate: Candidate) -> Network:
+        """Place a candidate's scheme and give its quantizers ranges; not yet frozen."""
+        with self.clock.stage("place"):
+            placed = place(self.prepared, candidate.scheme, self.rules)
+        taps = plan_of(placed).taps
+        if taps:
+            calibration = self.calibrated(taps)
+            with self.clock.stage("ranges"):
+                set_ranges_(placed, calibration, candidate.calibrator or "mse")
+        return placed
+
+    def calibrated(self, taps: Mapping[str, str]) -> Calibration:
+        """Statistics of (at least) these sites, from one pass over the calibration data.
+
+        Raises:
+            DataError: K601 when there is no calibration data.
+        """
+        if self._data is None:
+            raise DataError(
+                "K601",
+                "a static scheme without calibration data",
+                why="static activation ranges come from data",
+                help="give --calibration DATA, or choose --level 1 (dynamic, weight-only)",
+            )
+        if self._calibration is None or not set(taps) <= set(self._calibration.statistics):
+            with self.clock.stage("calibrate"):
+                self._calibration = calibrate(
+                    self.prepared, taps, (batch.inputs for batch in self._data)
+                )
+        return self._calibration
+
+    def _load(self, candidate: Candidate, placed: Network, written: Written) -> Build:
+        folder = self.scratch / f"trial-{self._count}"
+        self._count += 1
+        folder.mkdir()
+        path = written.save(folder)
+        with self.clock.stage("load"):
+            runnable = self.target.load(path, written.options, self.threads)
+        return Build(
+            candidate=candidate, placed=placed, written=written, path=path, runnable=runnable
+        )

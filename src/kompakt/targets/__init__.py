@@ -1,0 +1,39 @@
+"""The runtimes kompakt writes for. One file a runtime; this dict is the registry."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+
+from kompakt.errors import UsageError
+from kompakt.targets.onnxruntime import ONNXRUNTIME
+from kompakt.targets.target import Runnable, Target, Written
+
+TARGETS: dict[str, Target] = {"onnxruntime": ONNXRUNTIME}
+
+
+def get_target(name: str) -> Target:
+    """A target by name.
+
+    Raises:
+        UsageError: K404 when there is none of that name, K405 when its runtime is not installed.
+    """
+    if name not in TARGETS:
+        close = get_close_matches(name, TARGETS, n=1)
+        raise UsageError(
+            "K404",
+            f"the target {name!r}",
+            why="there is none of that name",
+            help=f"did you mean {close[0]!r}?" if close else f"use one of {', '.join(TARGETS)}",
+        )
+    target = TARGETS[name]
+    if target.version() is None:
+        raise UsageError(
+            "K405",
+            f"the target {name!r}",
+            why="its runtime is not installed",
+            help=f'pip install "kompakt[{name}]"',
+        )
+    return target
+
+
+__all__ = ["TARGETS", "Runnable", "Target", "Written", "get_target"]

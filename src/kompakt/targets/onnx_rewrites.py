@@ -1,0 +1,200 @@
+"""Small rewrites of an exported model that let ONNX Runtime fuse it into integer kernels.
+
+Each function edits the model in place and says in its name what it does; none changes what the model computes.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import onnx_ir as ir
+from onnx_ir.passes.common import (
+    CommonSubexpressionEliminationPass,
+    IdentityEliminationPass,
+    RemoveUnusedNodesPass,
+)
+
+
+def tidy(model: ir.Model) -> None:
+    """Remove what the exporter leaves behind: identities, unused nodes, repeated subexpressions."""
+    for clean in (
+        IdentityEliminationPass(),
+        CommonSubexpressionEliminationPass(),
+        RemoveUnusedNodesPass(),
+    ):
+        clean(model)
+
+
+def absorb_padding(model: ir.Model) -> None:
+    """Turn ``Pad`` (with zeros) before a convolution into the convolution's own padding."""
+    for node in list(model.graph):
+        if node.op_type != "Conv" or node.inputs[0] is None:
+            continue
+        pad = node.inputs[0].producer()
+        if pad is None or pad.op_type != "Pad" or len(list(pad.outputs[0].uses())) != 1:
+            continue
+        pads = _spatial_zero_padding(pad)
+        if pads is None or _string(node, "auto_pad", "NOTSET") != "NOTSET":
+            continue
+        own = node.attributes.get("pads")
+        before = list(own.as_ints()) if own is not None else [0] * len(pads)
+        node.attributes["pads"] = ir.AttrInt64s(
+            "pads", [a + b for a, b in zip(before, pads, strict=True)]
+        )
+        node.replace_input_with(0, pad.inputs[0])
+        model.graph.remove(pad, safe=True)
+
+
+def _spatial_zero_padding(pad: ir.Node) -> list[int] | None:
+    """The pads of the spatial axes, or None when the node pads anything else or not with zeros."""
+    if _string(pad, "mode", "constant") != "constant" or len(pad.inputs) > 3:
+        return None
+    amounts = ir.convenience.get_const_tensor(pad.inputs[1]) if pad.inputs[1] else None
+    if amounts is None:
+        return None
+    if len(pad.inputs) > 2 and pad.inputs[2] is not None:
+        value = ir.convenience.get_const_tensor(pad.inputs[2])
+        if value is None or float(value.numpy()) != 0.0:
+            return None
+    flat = [int(v) for v in amounts.numpy()]
+    rank = len(flat) // 2
+    if rank < 3 or any(flat[i] or flat[rank + i] for i in (0, 1)) or min(flat) < 0:
+        return None
+    return flat[2:rank] + flat[rank + 2 :]
+
+
+def pad_codes(model: ir.Model) -> None:
+    """Pad codes instead of floats: ``DQ → Pad → Q`` on one grid becomes ``Pad`` with the zero point."""
+    for node in list(model.graph):
+        if node.op_type != "Pad" or node.inputs[0] is None:
+            continue
+        before, users = node.inputs[0].producer(), list(node.outputs[0].uses())
+        if before is None or before.op_type != "DequantizeLinear" or len(users) != 1:
+            continue
+        after = users[0].node
+        if after.op_type != "QuantizeLinear" or not _same_grid(before, after):
+            continue
+        constant = node.inputs[2] if len(node.inputs) > 2 else None
+        value = ir.convenience.get_const_tensor(constant) if constant is not None else None
+        if _string(node, "mode", "constant") != "constant" or (
+            value is not None and float(value.numpy()) != 0.0
+        ):
+            continue
+        axes = node.inputs[3:4]
+        padded = ir.node(
+            "Pad",
+            [before.inputs[0], node.inputs[1], before.inputs[2], *axes],
+            outputs=[ir.Value(name=f"{after.outputs[0].name}_padded", shape=node.outputs[0].shape)],
+        )
+        padded.outputs[0].dtype = after.outputs[0].dtype
+        model.graph.insert_after(after, padded)
+        ir.convenience.replace_all_uses_with(after.outputs[0], padded.outputs[0])
+        model.graph.remove(after, safe=True)
+        model.graph.remove(node, safe=True)
+
+
+def _same_grid(a: ir.Node, b: ir.Node) -> bool:
+    return a.inputs[1] is b.inputs[1] and a.inputs[2] is b.inputs[2]
+
+
+def _string(node: ir.Node, name: str, default: str) -> str:
+    attribute = node.attributes.get(name)
+    return default if attribute is None else attribute.as_string()
+
+
+def store_in_four_bits(model: ir.Model, names: Mapping[str, str]) -> None:
+    """Store int8 code tensors as the 4-bit type their values fit in.
+
+    Args:
+        model: The model.
+        names: Initializer name to ``int4`` or ``uint4``.
+    """
+    kinds = {"int4": ir.DataType.INT4, "uint4": ir.DataType.UINT4}
+    for name, kind in names.items():
+        value = model.graph.initializers.get(name)
+        if value is None or value.const_value is None:
+            continue
+        codes = value.const_value.numpy()
+        packed = codes.astype(kinds[kind].numpy())
+        value.const_value = ir.Tensor(np.ascontiguousarray(packed), dtype=kinds[kind], name=name)
+        value.dtype = kinds[kind]
+
+
+def name_codes(model: ir.Model, sites: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    """Name the codes of every quantizer after its site.
+
+    Args:
+        model: The model.
+        sites: Name of a quantizer's scale initializer to the sites of its calls, in graph order.
+
+    Returns:
+        Site to the name of the value that holds its codes.
+    """
+    found: dict[str, str] = {}
+    met: Counter[str] = Counter()
+    for node in model.graph:
+        scale = str(node.inputs[1].name) if len(node.inputs) > 1 and node.inputs[1] else ""
+        if node.op_type != "QuantizeLinear" or scale not in sites:
+            continue
+        position = min(met[scale], len(sites[scale]) - 1)
+        met[scale] += 1
+        site = sites[scale][position]
+        if site not in found:
+            node.outputs[0].name = found[site] = f"{site}.codes"
+    return found
+
+
+def fix_reshapes(model: ir.Model) -> None:
+    """Give every ``Reshape`` with one computed size a constant shape, that size being -1."""
+    for node in list(model.graph):
+        if node.op_type != "Reshape" or node.inputs[1] is None:
+            continue
+        sizes = _sizes(node.inputs[1])
+        if sizes is None or sizes.count(None) != 1 or 0 in sizes or -1 in sizes:
+            continue
+        constant = np.array([-1 if s is None else s for s in sizes], np.int64)
+        name = f"{node.outputs[0].name}.shape"
+        value = ir.Value(
+            name=name,
+            shape=ir.Shape(constant.shape),
+            type=ir.TensorType(ir.DataType.INT64),
+            const_value=ir.Tensor(constant, name=name),
+        )
+        model.graph.register_initializer(value)
+        node.replace_input_with(1, value)
+
+
+def _sizes(shape: ir.Value) -> list[int | None] | None:
+    """The sizes a shape tensor is put together from; None in place of a computed one."""
+    producer = shape.producer()
+    if producer is None or producer.op_type != "Concat":
+        return None
+    sizes: list[int | None] = []
+    for part in producer.inputs:
+        tensor = ir.convenience.get_const_tensor(part) if part is not None else None
+        if tensor is not None:
+            sizes.extend(int(v) for v in tensor.numpy().reshape(-1))
+        elif part is not None and _is_single(part):
+            sizes.append(None)
+        else:
+            return None
+    return sizes
+
+
+def _is_single(value: ir.Value) -> bool:
+    """Whether a part of a shape is one number: a scalar made into a vector."""
+    producer = value.producer()
+    return producer is not None and producer.op_type in ("Reshape", "Unsqueeze")
+
+
+def strip_metadata(model: ir.Model) -> None:
+    """Drop the exporter's per-node stack traces: they hold paths of the machine and bloat the file."""
+    for node in model.graph:
+        node.metadata_props.clear()
+        node.doc_string = None
+    for value in model.graph.initializers.values():
+        value.metadata_props.clear()
+    model.metadata_props.clear()
+    model.graph.metadata_props.clear()

@@ -1,0 +1,264 @@
+"""The ONNX Runtime target: Q/DQ ONNX that its CPU provider fuses into integer kernels.
+
+Rules and their sources: ONNX Runtime's quantization guide and the Q/DQ selectors of its graph optimizer. Activations
+are unsigned on x86 (signed ones run hardly faster than float there) and signed on ARM.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from kompakt.errors import ArtifactError, TargetError
+from kompakt.network.network import Network
+from kompakt.quantize.layers import Treated
+from kompakt.quantize.place import calls_by_quantizer
+from kompakt.quantize.rules import Rules
+from kompakt.targets.onnx_export import export_onnx
+from kompakt.targets.onnx_rewrites import (
+    absorb_padding,
+    fix_reshapes,
+    name_codes,
+    pad_codes,
+    store_in_four_bits,
+    strip_metadata,
+    tidy,
+)
+from kompakt.targets.target import Arrays, Target, Written
+
+MODEL_FILE = "model.onnx"
+EXTERNAL_FILE = "model.onnx.data"
+PROTOBUF_LIMIT = 2_000_000_000
+"""Bytes above which weights go to a file of their own: protobuf cannot hold 2 GiB."""
+
+_WEIGHTS8 = frozenset({"int8", "int8_narrow", "int7", "int7_narrow", "uint8"})
+_FUSED = frozenset({"relu", "relu6"})
+_MOVERS = ("reshape", "transpose", "slice", "split", "getitem", "expand", "pad", "max_pool")
+
+
+def rules(isa: str) -> Rules:
+    """ONNX Runtime's rules on an instruction set.
+
+    Args:
+        isa: ``arm`` has fast signed kernels; everything else is treated as x86.
+    """
+    signed = isa.startswith("arm")
+    return Rules(
+        runtime="ONNX Runtime",
+        static_layers=frozenset({"conv", "linear"}),
+        dynamic_layers=frozenset({"linear"}),
+        weight_only_layers=frozenset({"conv", "conv_transpose", "linear", "embedding"}),
+        grouped_layers=frozenset({"linear"}),
+        integer_operators=frozenset({"add", "mul", "global_average_pool", "cat", "relu", "relu6"}),
+        float_output_layers=frozenset({"linear"}),
+        pass_through=frozenset(_MOVERS),
+        shared_inputs=frozenset({"cat"}),
+        fused_activations={"conv": _FUSED, "linear": _FUSED, "add": _FUSED},
+        activation8="int8" if signed else "uint8",
+        activation16="int16" if signed else "uint16",
+        activation_formats=frozenset({"int8", "uint8", "int16", "uint16"}),
+        weight_formats={
+            "static": _WEIGHTS8,
+            "dynamic": frozenset({"int8", "int8_narrow", "int7", "int7_narrow"}),
+            "weight_only": _WEIGHTS8 | {"int4", "uint4", "fp16", "bf16"},
+        },
+        rounding="divide_even",
+        reasons={
+            "softmax": "softmax needs exponentials: ONNX Runtime computes it in float",
+            "attention": "fused attention runs in float; its projections are integer layers",
+            "layer_norm": "normalisation over features runs in float in ONNX Runtime",
+            "group_norm": "normalisation over groups runs in float in ONNX Runtime",
+            "batch_norm": "this batch norm follows no layer it could be folded into",
+            "gelu": "GELU runs in float, fused with the layer before it",
+            "rnn": "ONNX Runtime has no static integer RNN kernel",
+            "conv_transpose": "ONNX Runtime has no integer kernel for transposed convolution",
+            "conv:dynamic": "ONNX Runtime's dynamic integer convolution is slower than float",
+            "embedding": "an embedding is looked up, not multiplied",
+            "matmul": "a product of two activations: its codes would not be reused",
+        },
+    )
+
+
+def write(network: Network) -> Written:
+    """Write a frozen (or untouched float) network as ONNX files.
+
+    Raises:
+        TargetError: K401 when an operator has no ONNX form, K402 when the written model is not valid.
+    """
+    model = export_onnx(network)
+    strip_metadata(model)
+    absorb_padding(model)
+    fix_reshapes(model)
+    store_in_four_bits(model, _four_bit_weights(network))
+    sites = {f"{path}.scale": sites for path, sites in calls_by_quantizer(network).items()}
+    codes = name_codes(model, sites)
+    pad_codes(model)
+    tidy(model)
+    model.producer_name, model.producer_version = "kompakt", importlib.metadata.version("kompakt")
+    return Written(files=_serialize(model), codes=codes, options={})
+
+
+def _four_bit_weights(network: Network) -> dict[str, str]:
+    names: dict[str, str] = {}
+    for path, layer in network.named_modules():
+        if isinstance(layer, Treated) and layer.treatment.weight in ("int4", "uint4"):
+            names[f"{path}.weight_codes"] = str(layer.treatment.weight)
+            names[f"{path}.weight_zero_point"] = str(layer.treatment.weight)
+    return names
+
+
+def _serialize(model: ir.Model) -> dict[str, bytes]:
+    size = sum(v.const_value.nbytes for v in model.graph.initializers.values() if v.const_value)
+    if size < PROTOBUF_LIMIT:
+        proto = ir.to_proto(model)
+        try:
+            onnx.checker.check_model(proto)
+        except onnx.checker.ValidationError as error:
+            raise TargetError(
+                "K402", "the written ONNX model", why=str(error).splitlines()[0]
+            ) from error
+        return {MODEL_FILE: proto.SerializeToString(deterministic=True)}
+    with tempfile.TemporaryDirectory(prefix="kompakt-") as folder:
+        path = Path(folder) / MODEL_FILE
+        ir.save(model, path, external_data=EXTERNAL_FILE)
+        return {name: (Path(folder) / name).read_bytes() for name in (MODEL_FILE, EXTERNAL_FILE)}
+
+
+@dataclass
+class Session:
+    """A model loaded in ONNX Runtime."""
+
+    session: Any
+
+    @property
+    def input_names(self) -> tuple[str, ...]:
+        """Names of the inputs, in order."""
+        return tuple(i.name for i in self.session.get_inputs())
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """Names of the outputs, in order."""
+        return tuple(o.name for o in self.session.get_outputs())
+
+    def __call__(self, inputs: Mapping[str, NDArray[Any]]) -> Arrays:
+        """Run the model once.
+
+        Raises:
+            TargetError: K403 when the inputs do not fit the model.
+        """
+        wanted = {name: np.asarray(inputs[name]) for name in self.input_names if name in inputs}
+        try:
+            results = self.session.run(None, wanted)
+        except Exception as error:  # noqa: BLE001  (the runtime raises its own unrelated classes)
+            raise TargetError(
+                "K403", "running the model in ONNX Runtime", why=str(error).splitlines()[0]
+            ) from error
+        return dict(zip(self.output_names, results, strict=True))
+
+
+def load(
+    model: Path | bytes, options: Mapping[str, str] | None = None, threads: int = 1
+) -> Session:
+    """Load a model file.
+
+    Args:
+        model: Path of the file, or its content.
+        options: Session settings the artifact asks for.
+        threads: Threads used inside one operator.
+
+    Raises:
+        ArtifactError: K530 when ONNX Runtime does not accept the file.
+    """
+    return Session(_session(model, options or {}, threads))
+
+
+def _session(
+    model: Path | bytes,
+    options: Mapping[str, str],
+    threads: int,
+    optimized: Path | None = None,
+) -> Any:
+    import onnxruntime
+
+    settings = onnxruntime.SessionOptions()
+    settings.intra_op_num_threads = threads
+    settings.inter_op_num_threads = 1
+    settings.log_severity_level = 3
+    if optimized is not None:
+        settings.optimized_model_filepath = str(optimized)
+    for key, value in options.items():
+        settings.add_session_config_entry(key, value)
+    source = str(model) if isinstance(model, Path) else model
+    try:
+        return onnxruntime.InferenceSession(source, settings, providers=["CPUExecutionProvider"])
+    except Exception as error:  # noqa: BLE001  (the runtime raises its own unrelated classes)
+        raise ArtifactError(
+            "K530",
+            "loading the model in ONNX Runtime",
+            where=str(model) if isinstance(model, Path) else "",
+            why=str(error).splitlines()[0],
+        ) from error
+
+
+def probe(path: Path, options: Mapping[str, str], codes: Sequence[str]) -> Session:
+    """Load a model so that the named values come out beside its outputs."""
+    model = onnx.load(str(path))
+    existing = {output.name for output in model.graph.output}
+    for name in codes:
+        if name not in existing:
+            model.graph.output.append(onnx.ValueInfoProto(name=name))
+    return Session(_session(model.SerializeToString(), options, threads=1))
+
+
+def operators(path: Path, options: Mapping[str, str]) -> dict[str, int]:
+    """Count the operators ONNX Runtime executes after all its own optimizations."""
+    with tempfile.TemporaryDirectory(prefix="kompakt-") as folder:
+        optimized = Path(folder) / "optimized.onnx"
+        _session(path, options, 1, optimized)
+        graph = onnx.load(str(optimized), load_external_data=False).graph
+    return dict(sorted(Counter(node.op_type for node in graph.node).items()))
+
+
+def memory_job(path: str, options: Mapping[str, str], inputs: str) -> Callable[[], object]:
+    """A job for ``kompakt.measure.memory``: load a model file and run it once.
+
+    Args:
+        path: The model file.
+        options: Session settings.
+        inputs: An ``.npz`` file with its inputs by name.
+    """
+    import onnxruntime  # noqa: F401  (the runtime belongs to the baseline, not to the model)
+
+    with np.load(inputs) as arrays:
+        fed = dict(arrays)
+    return lambda: load(Path(path), options)(fed)
+
+
+def version() -> str | None:
+    """The installed version of ONNX Runtime, or None."""
+    try:
+        return importlib.metadata.version("onnxruntime")
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+ONNXRUNTIME = Target(
+    name="onnxruntime",
+    rules=rules,
+    write=write,
+    load=load,
+    probe=probe,
+    operators=operators,
+    memory_job="kompakt.targets.onnxruntime:memory_job",
+    version=version,
+)

@@ -1,0 +1,94 @@
+"""What a target is: a runtime's rules as data, one way to write and one way to load."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kompakt.network.network import Network
+from kompakt.quantize.rules import Rules
+
+Arrays = dict[str, NDArray[Any]]
+
+
+class Runnable(Protocol):
+    """A loaded model file: call it with arrays by input name, get arrays by output name."""
+
+    @property
+    def input_names(self) -> tuple[str, ...]:
+        """Names of the inputs, in order."""
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """Names of the outputs, in order."""
+
+    def __call__(self, inputs: Mapping[str, NDArray[Any]]) -> Arrays:
+        """Run the model once."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Written:
+    """A network as the files of one runtime.
+
+    Attributes:
+        files: File name to content; the first is the model.
+        options: Settings the runtime must be loaded with to compute what was simulated.
+        codes: For each quantized site, the name of the value that holds its codes in the file.
+        notes: What a user should know about this file.
+    """
+
+    files: dict[str, bytes]
+    options: dict[str, str] = field(default_factory=dict)
+    codes: dict[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def main(self) -> str:
+        """The name of the model file."""
+        return next(iter(self.files))
+
+    @property
+    def size_bytes(self) -> int:
+        """Size of all files on disk."""
+        return sum(len(content) for content in self.files.values())
+
+    def save(self, folder: Path) -> Path:
+        """Write the files into an existing folder; returns the model file's path."""
+        for name, content in self.files.items():
+            (folder / name).write_bytes(content)
+        return folder / self.main
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """A runtime.
+
+    Attributes:
+        name: What users type.
+        rules: The rules for an instruction set (``x86-vnni``, ``x86``, ``arm``, ``any``).
+        write: Writes a frozen (or untouched float) network.
+        load: Loads a model file with the options it was written with, for so many threads.
+        probe: Loads it so that the codes of all quantizers come out as well: (path, options, codes) to Runnable.
+        operators: Counts the operators the runtime really executes: (path, options) to counts.
+        memory_job: ``module:function`` that, in a fresh process, prepares loading and running a file once.
+        version: The installed version, or None when the runtime is not installed.
+    """
+
+    name: str
+    rules: Callable[[str], Rules]
+    write: Callable[[Network], Written]
+    load: Callable[..., Runnable]
+    probe: Callable[[Path, Mapping[str, str], Sequence[str]], Runnable]
+    operators: Callable[[Path, Mapping[str, str]], dict[str, int]]
+    memory_job: str
+    version: Callable[[], str | None]
+
+
+def as_arrays(inputs: Mapping[str, Any]) -> Arrays:
+    """Tensors or arrays by name, as contiguous numpy arrays."""
+    return {name: np.ascontiguousarray(np.asarray(value)) for name, value in inputs.items()}
