@@ -22,7 +22,7 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 sys.path.insert(0, str(HERE))
 
-import reference  # noqa: E402
+import code_pages  # noqa: E402
 import results  # noqa: E402
 
 MARKED = re.compile(r"(<!-- generated: (?P<name>[a-z0-9-]+) -->\n)(.*?)(<!-- end -->)", re.S)
@@ -70,7 +70,11 @@ def stamp_translation() -> None:
 def write_reference(folder: Path) -> None:
     """Write the reference pages that come from code; files that would not change stay as they are."""
     folder.mkdir(exist_ok=True)
-    for name, text in reference.pages().items():
+    made = code_pages.pages()
+    for path in folder.glob("*.md"):
+        if path.name not in made:
+            path.unlink()
+    for name, text in made.items():
         path = folder / name
         if not path.is_file() or path.read_text(encoding="utf-8") != text:
             path.write_text(text, encoding="utf-8")

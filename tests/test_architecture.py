@@ -25,8 +25,8 @@ FLOORS = (
     ("measure",),
     ("artifact", "report"),
     ("search",),
-    ("compress", "inspection", "replay"),
-    ("sources", "sources_huggingface", "demo", "cli"),
+    ("certification", "compression", "steps"),
+    ("sources", "demo", "cli"),
 )
 """What stands on which floor, lowest first. A file imports from its own folder and from floors below."""
 
@@ -40,14 +40,15 @@ BESIDE = {
     ("network", "progress"),
     ("network", "numerics"),
     ("observe", "schemes"),
-    ("sources", "sources_huggingface"),
+    ("compression", "certification"),
+    ("steps", "certification"),
     ("cli", "demo"),
     ("cli", "sources"),
 }
 """Imports on one floor that are allowed all the same: (who, what)."""
 
 RUNTIMES = {"onnxruntime", "openvino", "transformers", "tokenizers", "matplotlib", "tensorflow"}
-MAY_USE_A_RUNTIME = ("targets/", "sources_huggingface.py")
+MAY_USE_A_RUNTIME = ("targets/", "sources/huggingface.py")
 
 LONG_FILES = {
     "src/kompakt/error_catalogue.py": "one table: an entry for each error code",
@@ -55,7 +56,7 @@ LONG_FILES = {
 """Files over 400 lines, each with the reason why it is not split."""
 
 LONG_FUNCTIONS: dict[str, str] = {}
-"""Functions over 60 lines, each with the reason."""
+"""Functions with bodies over 60 lines, each with the reason."""
 
 HEADINGS = ("What it does", "When to use", "Cost", "Formula", "Limits", "Reference")
 
@@ -170,10 +171,14 @@ def test_importing_kompakt_loads_neither_a_runtime_nor_the_compiler() -> None:
 
 def test_public_names_are_few_and_exist() -> None:
     kompakt = importlib.import_module("kompakt")
+    for path in source_files():  # a module of the same name must not take a public name's place
+        folder = path.relative_to(SOURCE).parts[0].removesuffix(".py")
+        if folder in kompakt.__all__:
+            importlib.import_module(f"kompakt.{folder}")
     names = list(kompakt.__all__)
     assert len(names) == len(set(names)) <= MOST_PUBLIC_NAMES
     for name in names:
-        assert getattr(kompakt, name) is not None
+        assert not inspect.ismodule(getattr(kompakt, name)), name
         assert name in dir(kompakt)
 
 
@@ -183,7 +188,7 @@ def test_files_are_short() -> None:
         for path in python_files()
     }
     long = {name for name, lines in lengths.items() if lines > 400}
-    assert long == set(LONG_FILES), "list each file over 400 lines in LONG_FILES, with a reason"
+    assert long <= set(LONG_FILES), "list each file over 400 lines in LONG_FILES, with a reason"
 
 
 def test_functions_are_short() -> None:
@@ -191,10 +196,16 @@ def test_functions_are_short() -> None:
     for path in source_files():
         for node in ast.walk(tree(path)):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-                lines = (node.end_lineno or node.lineno) - node.lineno + 1
+                lines = (node.end_lineno or node.lineno) - _first_statement(node) + 1
                 if lines > 60:
                     long.add(f"{path.relative_to(ROOT).as_posix()}::{node.name}")
-    assert long == set(LONG_FUNCTIONS), "list each function over 60 lines, with a reason"
+    assert long <= set(LONG_FUNCTIONS), "list each function over 60 lines, with a reason"
+
+
+def _first_statement(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    """The line where the body starts, behind the docstring."""
+    body = function.body[1:] if ast.get_docstring(function) else function.body
+    return body[0].lineno if body else function.lineno
 
 
 def test_only_the_command_line_reads_the_environment() -> None:
@@ -289,7 +300,7 @@ FORBIDDEN = (
     r"(?m)(?<![\w/`\"'#.])TO" + r"DO\b",
     r"\bFIX" + r"ME\b",
     r"https?://(?!" + r"[^\s/]*(github|arxiv|w3|doi|onnxruntime|keepachangelog|semver|apache|"
-    r"pytorch|schema|example|localhost|127|kompakt|json|sphinx|creativecommons)[^\s]*)",
+    r"pytorch|schema|example|localhost|127|kompakt|json|sphinx|creativecommons)|[^\w.])",
 )
 
 

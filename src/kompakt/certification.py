@@ -85,7 +85,7 @@ def certify_trial(
     bench, build = ladder.bench, trial.build
     assert build is not None
     network = source if isinstance(source, Network) else bench.network
-    samples = list(ladder.quick) or [ladder.example]
+    samples = list(bench.samples) or [ladder.example]
     with bench.clock.stage("parity"):
         certificate = certify(build.placed, build.written, bench.target, samples, rules=bench.rules)
     with bench.clock.stage("accuracy"):
@@ -102,7 +102,7 @@ def certify_trial(
     golden = _golden(build, bench.target.probe, samples)
     trial.outcome = "chosen"
     facts = _Facts(trial, ladder, network, certificate, accuracy, latency, table, source_ms, memory)
-    sketch = bench.calibration.to_arrays() if hasattr(bench.calibration, 'to_arrays') else None
+    sketch = bench.calibration.to_arrays() if hasattr(bench.calibration, "to_arrays") else None
     return Certified(build=build, record=facts.record(options), golden=golden, sketch=sketch)
 
 
@@ -154,7 +154,7 @@ def _latency(
     if _has_dynamic_batch(ladder.bench.prepared) and THROUGHPUT_BATCH not in sizes:
         sizes.append(THROUGHPUT_BATCH)
     for size in sizes:
-        inputs = example_batch(ladder.bench.prepared, ladder.quick, size).arrays()
+        inputs = example_batch(ladder.bench.prepared, ladder.bench.samples, size).arrays()
         comparison = compare_latency(
             lambda inputs=inputs: baseline.runnable(inputs),  # type: ignore[misc]
             lambda inputs=inputs: build.runnable(inputs),  # type: ignore[misc]

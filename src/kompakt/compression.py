@@ -17,7 +17,7 @@ from kompakt.artifact import Artifact, OutputClaim, claim_output, write_artifact
 from kompakt.certification import Certified, certify_trial
 from kompakt.errors import BudgetError, UsageError
 from kompakt.measure.accuracy import PairedEvaluation
-from kompakt.measure.data import Batch, Prepared, hold_in_memory, prepare
+from kompakt.measure.data import Prepared, hold_in_memory, prepare
 from kompakt.measure.environment import environment
 from kompakt.measure.metrics import get_metric
 from kompakt.measure.record import Record
@@ -33,7 +33,7 @@ from kompakt.search.workbench import Workbench
 from kompakt.targets import get_target
 
 QUICK_SAMPLES = 32
-"""Calibration samples for comparing calibrators and for the parity certificate."""
+"""Calibration samples for comparing calibrators, correcting biases and checking parity."""
 HELD_BYTES = 1 << 30
 
 
@@ -219,10 +219,15 @@ class _Job:
             _prepared(test, network, needs_labels=metric.needs_labels),
         )
         bench = Workbench(
-            network, get_target(self.options.target), self.options.isa, self.scratch, data,
+            network,
+            get_target(self.options.target),
+            self.options.isa,
+            self.scratch,
+            data,
+            first_samples(data, QUICK_SAMPLES) if data is not None else [],
             self.options.threads,
-        )  # fmt: skip
-        ladder = self._ladder(bench, data, selection)
+        )
+        ladder = self._ladder(bench, selection)
         trial = ladder.climb()
         if trial is None or trial.build is None:
             raise _nothing_built(ladder)
@@ -250,11 +255,8 @@ class _Job:
         halves = (prepare(Half(held, which), held.input_specs) for which in (0, 1))
         return next(halves), next(halves)
 
-    def _ladder(
-        self, bench: Workbench, data: Prepared | None, selection: Prepared | None
-    ) -> Ladder:
+    def _ladder(self, bench: Workbench, selection: Prepared | None) -> Ladder:
         options = self.options
-        quick = first_samples(data, QUICK_SAMPLES) if data is not None else []
         judge = (
             PairedEvaluation(bench.float_build().runnable, selection, get_metric(options.metric))
             if selection is not None
@@ -264,8 +266,7 @@ class _Job:
             bench=bench,
             budget=options.budget,
             judge=judge,
-            quick=quick,
-            example=example_batch(bench.prepared, quick, options.batch),
+            example=example_batch(bench.prepared, bench.samples, options.batch),
             rng=self.rng,
             time_it=options.measure_latency,
             level=2 if options.level is None else options.level,

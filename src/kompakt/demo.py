@@ -69,7 +69,7 @@ def train(seed: int = 0, epochs: int = EPOCHS) -> DigitNet:
     model.train()
     for _ in track(range(epochs), "training", epochs):
         order = torch.randperm(len(labels), generator=generator)
-        for rows in order.split(BATCH):
+        for rows in torch.split(order, BATCH):
             optimizer.zero_grad()
             loss = nn.functional.cross_entropy(model(images[rows]), labels[rows])
             loss.backward()  # type: ignore[no-untyped-call]

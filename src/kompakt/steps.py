@@ -1,10 +1,10 @@
 """The steps behind :func:`kompakt.compress`, each usable alone.
 
-    network = kompakt.capture(model, x)                      # kompakt.network.capture
-    placed = kompakt.place(network, "w8a8")
-    kompakt.calibrate(placed, batches)
-    written = kompakt.write(placed, "model.onnx")
-    kompakt.measure("model.onnx", data, "top1")
+network = kompakt.capture(model, x)                      # kompakt.network.capture
+placed = kompakt.place(network, "w8a8")
+kompakt.calibrate(placed, batches)
+written = kompakt.write(placed, "model.onnx")
+kompakt.measure("model.onnx", data, "top1")
 """
 
 from __future__ import annotations
@@ -272,8 +272,8 @@ def _runnable(model: Any, target: str, threads: int) -> tuple[Any, Any]:
     if isinstance(model, Network):
         return (lambda arrays: run_network(model, arrays)), model.input_specs
     path = Path(model)
-    session = load(path, threads=threads) if path.is_dir() else get_target(target).load(
-        path, {}, threads
+    session = (
+        load(path, threads=threads) if path.is_dir() else get_target(target).load(path, {}, threads)
     )
     return session, session.input_specs
 

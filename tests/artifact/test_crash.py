@@ -32,7 +32,7 @@ SCENES = {
     "replace": (True, ()),
     "replace by two renames": (True, ("--no-exchange",)),
 }
-EVERY_NTH = 9
+EVERY_NTH = 13
 
 
 @dataclass(frozen=True)
@@ -195,6 +195,25 @@ def test_an_error_at_every_call(child: ModuleType, tmp_path: Path, error: str, s
 def test_a_disk_that_stays_full(child: ModuleType, tmp_path: Path, name: str) -> None:
     calls = [call for call in file_calls(child, tmp_path, "replace") if call.name == name]
     failed_at(child, tmp_path, "replace", calls[::4], "ENOSPC", onwards=True)
+
+
+def test_a_disk_that_is_really_full(child: ModuleType, tmp_path: Path) -> None:
+    script = """
+        mount -t tmpfs -o size=44k none "$1" && "$2" -B "$3" "$1/out" old || exit 9
+        cp -r "$1/out" "$4" && "$2" -B "$3" "$1/out" new
+        echo "exit $?"; diff -r "$1/out" "$4" && ls -A "$1"
+    """
+    (tmp_path / "disk").mkdir()
+    paths = [tmp_path / "disk", sys.executable, CHILD, tmp_path / "copy"]
+    run = subprocess.run(
+        ["unshare", "-rm", "sh", "-c", script, "sh", *map(str, paths)],
+        capture_output=True,
+        text=True,
+    )
+    if run.returncode == 9 or "unshare" in run.stderr:
+        pytest.skip(f"no private tmpfs here: {run.stderr.strip()}")
+    assert run.stdout.split() == ["K501", "exit", "1", "out"], run.stderr
+    assert open_artifact(tmp_path / "copy").record["variant"] == "old"
 
 
 @pytest.mark.parametrize("exchange", ["ENOSYS", "EINVAL"])

@@ -45,13 +45,12 @@ def test_colours_are_for_terminals_that_want_them(monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full here")
 def test_a_full_disk_behind_stdout_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    with Path("/dev/full").open("w") as full, pytest.raises(OutputError) as caught:
-        monkeypatch.setattr("sys.stdout", full)
-        try:
-            print_text("x" * 100_000)
-        finally:
-            monkeypatch.undo()
-            full.buffer.raw.close()
+    full = Path("/dev/full").open("w")  # noqa: SIM115  (closing it fails, as it must)
+    monkeypatch.setattr("sys.stdout", full)
+    with pytest.raises(OutputError) as caught:
+        print_text("x" * 100_000)
+    monkeypatch.undo()
+    full.buffer.raw.close()
     assert caught.value.code == "K020"
 
 

@@ -33,7 +33,7 @@ def test_an_unknown_code_is_a_usage_error(invoke: Invoke) -> None:
 def test_without_arguments_the_commands_are_listed(invoke: Invoke) -> None:
     result = invoke()
     assert result.exit_code == 0
-    commands = "demo compress measure inspect explain verify sys help"
+    commands = "demo compress measure inspect explain verify report sys help"
     listed = [line.split()[0] for line in result.stdout.splitlines() if line.startswith("  ")]
     assert [name for name in listed if name in commands.split()] == commands.split()
 
@@ -47,7 +47,8 @@ def test_the_version(invoke: Invoke) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["demo", "compress", "measure", "inspect", "explain", "verify", "sys", "help"]
+    "command",
+    ["demo", "compress", "measure", "inspect", "explain", "verify", "report", "sys", "help"],
 )
 def test_every_command_explains_itself_within_80_columns(invoke: Invoke, command: str) -> None:
     result = invoke(command, "--help")

@@ -50,7 +50,13 @@ def test_every_verdict_stands_in_words(verdict: str) -> None:
 
 def test_nothing_is_claimed_that_was_not_measured() -> None:
     text = shown(
-        drop=None, speedup=None, memory_ratio=None, parity=None, budget_met=None, artifact=None
+        latency=None,
+        drop=None,
+        speedup=None,
+        memory_ratio=None,
+        parity=None,
+        budget_met=None,
+        artifact=None,
     )
     for word in ("top1", "latency", "parity", "budget", "artifact", "next"):
         assert word not in text
@@ -66,7 +72,7 @@ def test_an_unmet_budget_says_why_and_what_got_bigger() -> None:
 def test_warnings_and_causes_are_told() -> None:
     text = shown(warnings=["the machine is noisy"], diagnosis=["conv1 clips 3 %"])
     assert "warning: the machine is noisy" in text
-    assert "cause: conv1 clips 3 %" in text
+    assert "finding: conv1 clips 3 %" in text
 
 
 def test_names_from_a_model_are_shown_as_they_are_and_do_nothing() -> None:

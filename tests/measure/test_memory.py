@@ -46,7 +46,7 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 def test_what_the_job_takes_is_seen(module: str) -> None:
     found = peak_memory(f"{module}:takes", {"megabytes": 80})
-    assert 80 << 20 <= found.above_bytes < 90 << 20
+    assert 79 << 20 <= found.above_bytes < 90 << 20  # the kernel counts pages in batches
     assert found.peak_bytes == found.baseline_bytes + found.above_bytes
 
 

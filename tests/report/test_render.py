@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import copy
 import hashlib
+import itertools
 import json
 import re
 from pathlib import Path
@@ -30,7 +31,9 @@ UNMEASURED = (
 
 def unmeasured(record: dict[str, Any]) -> dict[str, Any]:
     """A run that neither had data nor measured speed."""
-    empty: dict[str, Any] = {key: [] for key in ("trials", "distributions", "diagnosis", "commands")}
+    empty: dict[str, Any] = {
+        key: [] for key in ("trials", "distributions", "diagnosis", "commands")
+    }
     figures = {
         key: record[key] | dict.fromkeys(set(record[key]) - {"runtime", "size_bytes"})
         for key in ("source", "baseline", "candidate")
@@ -94,7 +97,7 @@ def test_headings_do_not_skip_a_level(record: Any, parse: Any, full: bool) -> No
     page = parse(render(record if full else unmeasured(record)))
     levels = [int(tag[1]) for tag, _ in page.elements if re.fullmatch(r"h[1-6]", tag)]
     assert levels[0] == 1
-    assert all(after - before <= 1 for before, after in zip(levels, levels[1:], strict=False))
+    assert all(after - before <= 1 for before, after in itertools.pairwise(levels))
 
 
 def test_names_in_the_page_are_unique_and_exist(record: dict[str, Any], parse: Any) -> None:

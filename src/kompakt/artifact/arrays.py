@@ -122,6 +122,8 @@ def _array(member: bytes) -> NDArray[np.generic]:
 def _with_real_names(found: dict[str, NDArray[np.generic]]) -> dict[str, NDArray[np.generic]]:
     listed = found.pop(_LONG_NAMES, None)
     long_names = {} if listed is None else json.loads(listed.tobytes())
+    if not isinstance(long_names, dict) or not all(isinstance(n, str) for n in long_names.values()):
+        raise ValueError("the list of long names is damaged")
     return {
         long_names[member] if member.startswith(_LONG_NAMES) else _decoded(member): array
         for member, array in found.items()

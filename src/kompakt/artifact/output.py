@@ -23,7 +23,7 @@ from kompakt.artifact.swap import sync_directory
 from kompakt.errors import ArtifactError, OutputError
 from kompakt.progress import note
 
-_NO_PERMISSION = (errno.EACCES, errno.EPERM, errno.EROFS)
+_NO_PLACE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENAMETOOLONG)
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NO_SWAP = (errno.EBUSY, errno.EXDEV)
 _OCCUPIED = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR)
@@ -237,7 +237,7 @@ def writing_errors(target: Path) -> Iterator[None]:
     except OSError as error:
         code = "K502"
         for candidate, numbers in {
-            "K500": _NO_PERMISSION, "K501": _NO_SPACE, "K505": _NO_SWAP, "K504": _OCCUPIED,
+            "K500": _NO_PLACE, "K501": _NO_SPACE, "K505": _NO_SWAP, "K504": _OCCUPIED,
         }.items():  # fmt: skip
             if error.errno in numbers:
                 code = candidate

@@ -102,9 +102,12 @@ def _same_bits(wanted: Array, given: Array) -> bool:
 def _relative_error(wanted: Array, given: Array | None) -> float:
     if given is None or wanted.shape != given.shape:
         return float("inf")
+    if _same_bits(wanted, given):
+        return 0.0
     reference = wanted.astype(np.float64)
-    gap = np.linalg.norm((given.astype(np.float64) - reference).ravel())
-    if gap == 0 or _same_bits(wanted, given):
+    with np.errstate(invalid="ignore"):  # infinity − infinity is caught below
+        gap = np.linalg.norm((given.astype(np.float64) - reference).ravel())
+    if gap == 0:
         return 0.0
     size = np.linalg.norm(reference.ravel())
     return float(gap / size) if size > 0 and np.isfinite(gap) else float("inf")

@@ -85,7 +85,7 @@ def compress(
     }
     record = _run(source, data, settings, trust=trust_source, quiet=quiet)
     found = record.to_json()
-    finish(found, _next(found, data), as_json=as_json)
+    finish(found, _next(found, source, data), as_json=as_json)
 
 
 def _budget(
@@ -114,6 +114,7 @@ def _budget(
 def _run(source: str, data: _Data, settings: dict[str, Any], *, trust: bool, quiet: bool) -> Record:
     from kompakt.cli.names import check_names
     from kompakt.cli.work import working
+    from kompakt.measure.data import open_data
     from kompakt.sources import input_names, open_source, with_example
 
     check_names(settings)
@@ -123,24 +124,18 @@ def _run(source: str, data: _Data, settings: dict[str, Any], *, trust: bool, qui
 
         found = with_example(open_source(source, trust=trust), specs)
         names = input_names(found.model, found.example_inputs)
-        opened = _opened(specs, names)
+        opened = {split: open_data(spec, names, split) for split, spec in specs.items()}
+        arguments: dict[str, Any] = {**settings, **opened}
         console.print(_understood(found, opened, settings), soft_wrap=True)
-        if settings["dynamic"] is None:
-            settings["dynamic"] = found.dynamic
+        if arguments["dynamic"] is None:
+            arguments["dynamic"] = found.dynamic
         result = compress_model(
             found.model,
             example_inputs=found.example_inputs,
             name=found.name,
-            **opened,
-            **settings,
+            **arguments,
         )
     return result.record
-
-
-def _opened(specs: Mapping[str, str], names: list[str]) -> dict[str, Dataset]:
-    from kompakt.measure.data import open_data
-
-    return {split: open_data(spec, names, split) for split, spec in specs.items()}
 
 
 def _understood(source: Source, data: Mapping[str, Dataset], settings: Mapping[str, Any]) -> str:
@@ -161,20 +156,32 @@ def _understood(source: Source, data: Mapping[str, Dataset], settings: Mapping[s
     return "[bold]understood:[/] " + rich_markup(" · ".join(parts), 1000)
 
 
-def _next(record: Mapping[str, Any], data: _Data) -> list[list[str]]:
+def _next(record: Mapping[str, Any], source: str, data: _Data) -> list[list[str]]:
     folder = str(record.get("artifact") or "")
     if not folder:
         return []
     return [
         ["kompakt", "verify", folder, "--here"],
-        _measure_again(record, folder, data),
+        _measure_again(record, folder, source, data) or ["kompakt", "inspect", source],
         ["python", "-c", f"import kompakt; model = kompakt.load({folder!r})"],
     ]
 
 
-def _measure_again(record: Mapping[str, Any], folder: str, data: _Data) -> list[str]:
-    spec = data.test or data.validation or data.calibration
-    if spec is None:
-        return ["kompakt", "measure", folder]
-    metric = (record.get("metric") or {}).get("name") or "agreement"
-    return ["kompakt", "measure", folder, "--data", spec, "--metric", str(metric)]
+def _measure_again(
+    record: Mapping[str, Any], folder: str, source: str, data: _Data
+) -> list[str] | None:
+    given = [(spec, split) for split, spec in reversed(data.given().items())]
+    if not given:
+        return None
+    metric = str((record.get("metric") or {}).get("name") or "agreement")
+    reference = ["--against", source] if metric == "agreement" else []
+    found = with_split(*given[0])
+    return ["kompakt", "measure", folder, "--data", found, "--metric", metric, *reference]
+
+
+def with_split(spec: str, split: str) -> str:
+    """A data string that names its split, where it has one to name."""
+    from kompakt.measure.imported import looks_imported
+
+    has_splits = spec.startswith("builtin:") or looks_imported(spec)
+    return f"{spec}?split={split}" if has_splits else spec

@@ -12,7 +12,8 @@ import shutil
 import sys
 import textwrap
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from kompakt.errors import OutputError
@@ -40,12 +41,12 @@ def print_result(*parts: RenderableType) -> None:
         OutputError: K020 when stdout does not take them (a full disk, for instance).
     """
     console = results()
-    _deliver(lambda: [console.print(part) for part in parts])
+    _deliver(partial(console.print, *parts, sep="\n"))
 
 
 def print_text(text: str) -> None:
     """Print plain text as a result, wrapped by nobody."""
-    _deliver(lambda: sys.stdout.write(text + "\n"))
+    _deliver(partial(sys.stdout.write, text + "\n"))
 
 
 def print_prose(text: str) -> None:
@@ -54,7 +55,7 @@ def print_prose(text: str) -> None:
 
 
 def wrapped(text: str, width: int) -> Iterator[str]:
-    """Lines of at most ``width``: too long ones flow together with those below at the same indent."""
+    """Lines of at most ``width``; a longer one flows into those below it at the same indent."""
     lines = deque(text.splitlines())
     while lines:
         paragraph = [lines.popleft()]
@@ -88,7 +89,7 @@ def _console(*, stderr: bool) -> Console:
     return Console(stderr=stderr, highlight=False, emoji=False)
 
 
-def _deliver(write: Any) -> None:
+def _deliver(write: Callable[[], object]) -> None:
     try:
         write()
         sys.stdout.flush()

@@ -33,6 +33,6 @@ def demo(
     commands = [
         ["kompakt", "verify", folder, "--here"],
         ["kompakt", "inspect", SOURCE, "--scheme", "w8a8"],
-        ["kompakt", "measure", folder, "--data", DATA, "--metric", "top1"],
+        ["kompakt", "measure", folder, "--data", f"{DATA}?split=test", "--metric", "top1"],
     ]
     finish(result.record.to_json(), commands, as_json=as_json)

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from kompakt.cli import options
 from kompakt.cli.quantities import parse_dynamic
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
-Row = Mapping[str, Any]
-TOTALS = ("parameters", "bytes", "macs")
+    from kompakt.schemes import Scheme
 
 
 def inspect(
@@ -29,66 +26,35 @@ def inspect(
     """List all layers and their formats, or why float."""
     from kompakt.cli.console import print_json, print_result
     from kompakt.cli.names import check_names
+    from kompakt.cli.site_tables import site_tables, totals
     from kompakt.cli.work import working
+    from kompakt.sources import open_source, with_example
+    from kompakt.steps import inspect as inspect_model
 
     axes = parse_dynamic("--dynamic", dynamic)
     check_names({"scheme": scheme, "target": target, "isa": isa})
     with working([source, data]):
-        rows = _rows(source, data, axes, scheme, target, isa, keep_float or (), trust=trust_source)
+        found = with_example(
+            open_source(source, trust=trust_source), {"validation": data} if data else {}
+        )
+        rows = inspect_model(
+            found.model,
+            example_inputs=found.example_inputs,
+            scheme=_wanted(scheme, keep_float or ()),
+            target=target,
+            isa=isa,
+            dynamic=found.dynamic if axes is None else axes,
+        )
     if as_json:
         print_json({"sites": rows, "totals": totals(rows)})
     else:
-        print_result(table(rows), *reasons(rows), _total_line(rows))
+        print_result(*site_tables(rows))
 
 
-def totals(rows: Sequence[Row]) -> dict[str, int]:
-    """Parameters, bytes and MACs of all rows together."""
-    return {key: sum(int(row.get(key) or 0) for row in rows) for key in TOTALS}
+def _wanted(name: str | None, keep_float: Sequence[str]) -> Scheme:
+    from kompakt.schemes import FLOAT, get_scheme
 
-
-def table(rows: Sequence[Row]) -> Table:
-    """One line for each site, names escaped."""
-    from rich import box
-    from rich.table import Table
-
-    from kompakt.escaping import rich_markup
-    from kompakt.report.wording import whole
-
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    for name in ("site", "kind", "role", "format", "shape"):
-        table.add_column(name, overflow="fold")
-    for name in ("params", "MACs"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for row in rows:
-        shape = "×".join(str(size) for size in row.get("shape") or ())
-        cells = (row["name"], row["kind"], row.get("role"), row.get("format") or "float", shape)
-        numbers = (whole(row.get("parameters")), whole(row.get("macs")))
-        table.add_row(*(rich_markup(str(cell or "")) for cell in (*cells, *numbers)))
-    return table
-
-
-def reasons(rows: Sequence[Row]) -> Iterator[str]:
-    """Why sites stay float: each reason once, with all its sites."""
-    from kompakt.escaping import rich_markup
-
-    sites: dict[str, list[str]] = {}
-    for row in rows:
-        if row.get("format") is None:
-            reason = str(row.get("why_float") or "the scheme does not ask for it")
-            sites.setdefault(reason, []).append(str(row["name"]))
-    if sites:
-        yield "\n[bold]stays float[/]"
-    for reason, names in sites.items():
-        listed = ", ".join(rich_markup(name) for name in names)
-        yield f"  {rich_markup(reason, 300)}: {listed}"
-
-
-def _total_line(rows: Sequence[Row]) -> str:
-    from kompakt.report.wording import size, whole
-
-    found = totals(rows)
-    quantized = sum(row.get("format") is not None for row in rows)
-    return (
-        f"\n{len(rows)} sites, {quantized} of them quantized · {whole(found['parameters'])} "
-        f"parameters · {size(found['bytes'])} in float · {whole(found['macs'])} MACs"
-    )
+    scheme = get_scheme(name or "w8a8")
+    for select in keep_float:
+        scheme = scheme.with_override(select, FLOAT)
+    return scheme

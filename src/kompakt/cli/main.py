@@ -17,6 +17,7 @@ from kompakt.cli import (
     help,
     inspect,
     measure,
+    report,
     verify,
 )
 from kompakt.cli import (
@@ -91,6 +92,7 @@ app.command("measure")(measure.measure)
 app.command("inspect")(inspect.inspect)
 app.command("explain")(explain.explain)
 app.command("verify")(verify.verify)
+app.command("report")(report.report)
 app.command("sys")(system.sys)
 app.command("help")(help.help)
 

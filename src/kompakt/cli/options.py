@@ -78,6 +78,28 @@ ExampleData = Annotated[
     str | None,
     typer.Option("--data", metavar="DATA", help="Data whose first batch gives example inputs."),
 ]
+Subject = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        help="An artifact, an .onnx file, or a SOURCE as for compress.",
+        show_default=False,
+    ),
+]
+TestData = Annotated[str, typer.Option("--data", metavar="DATA", help="What to measure on.")]
+MeasuredMetric = Annotated[
+    str | None,
+    typer.Option(
+        "--metric",
+        metavar="NAME",
+        help="top1, spearman, … or package.module:function.",
+        show_default="the artifact's own",
+    ),
+]
+Against = Annotated[
+    str | None,
+    typer.Option(metavar="MODEL", help="Compare with this model, sample by sample."),
+]
 MaxDrop = Annotated[
     float | None, typer.Option(metavar="X", help="Largest loss of the metric: 0.01 is one point.")
 ]

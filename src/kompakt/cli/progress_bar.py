@@ -58,7 +58,8 @@ class Bars:
         if event.kind == "note" and event.task == BEST_SO_FAR:
             self.best = event.message
         elif event.kind == "note":
-            self._console.print(f"  {rich_markup(event.message, NOTE_LIMIT)}", style="dim")
+            text = rich_markup(event.message, NOTE_LIMIT)
+            self._console.print(f"  {text}", style="dim", soft_wrap=True)
         elif event.kind == "start":
             self._tasks[event.task] = _Task(self._clock())
         elif event.kind == "advance" and self._animated:

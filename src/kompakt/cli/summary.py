@@ -68,7 +68,7 @@ def comparison_table(
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     table.add_column("")
     for name in (*names, "change", f"{level} interval"):
-        table.add_column(name, justify="right")
+        table.add_column(rich_markup(name), justify="right")
     for row in rows:
         table.add_row(*(rich_markup(cell) for cell in row))
     return table
@@ -78,7 +78,7 @@ def _rows(record: Mapping[str, Any], words: Wording) -> Iterator[tuple[str, str,
     from kompakt.report.wording import milliseconds, number, size
 
     baseline, candidate = record["baseline"], record["candidate"]
-    metric, latency = record.get("metric") or {}, record.get("latency") or {}
+    metric = record.get("metric") or {}
 
     def row(
         label: str, key: str, show: Any, change: str = "", interval: str = ""
@@ -90,11 +90,9 @@ def _rows(record: Mapping[str, Any], words: Wording) -> Iterator[tuple[str, str,
         spread = words.interval(record.get("drop_interval"), words.drop_number)
         yield row(str(metric.get("name", "metric")), "metric", words.metric, f"drop {drop}", spread)
     if record.get("speedup") is not None:
+        speed = f"{words.ratio(record['speedup'])} speed"
         spread = words.interval(record.get("speedup_interval"), words.ratio)
-        timed = f"latency ({latency.get('threads', 1)} thr, batch {latency.get('batch', 1)})"
-        yield row(
-            timed, "latency_ms", milliseconds, f"{words.ratio(record['speedup'])} speed", spread
-        )
+        yield row("latency", "latency_ms", milliseconds, speed, spread)
     if candidate.get("throughput") is not None:
         yield row("throughput per s", "throughput", number)
     yield row("size", "size_bytes", size, _smaller(record.get("size_ratio"), words))
@@ -122,13 +120,21 @@ def _verdict(record: Mapping[str, Any]) -> Iterator[str]:
 
 def _judgements(record: Mapping[str, Any]) -> Iterator[str]:
     yield ""
+    if record.get("latency"):
+        yield _timing(record["latency"])
     if record.get("parity"):
         yield _parity(record["parity"])
     if record.get("budget_met") is not None:
         yield "budget: [green]✓ met[/]" if record["budget_met"] else "budget: [red]✗ not met[/]"
         yield from (f"  because {_text(reason)}" for reason in record.get("budget_reasons") or ())
     yield from (f"[yellow]warning:[/] {_text(line)}" for line in record.get("warnings") or ())
-    yield from (f"[cyan]cause:[/] {_text(line)}" for line in record.get("diagnosis") or ())
+    yield from (f"[cyan]finding:[/] {_text(line)}" for line in record.get("diagnosis") or ())
+
+
+def _timing(latency: Mapping[str, Any]) -> str:
+    threads, batch = int(latency.get("threads") or 1), int(latency.get("batch") or 1)
+    noisy = " [yellow](the machine was noisy)[/]" if latency.get("noisy") else ""
+    return f"latency: {threads:,} thread{'s' if threads > 1 else ''}, batch {batch:,}{noisy}"
 
 
 def _parity(parity: Mapping[str, Any]) -> str:

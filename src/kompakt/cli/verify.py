@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -72,10 +73,19 @@ def _error(report: VerifyReport) -> ArtifactError:
 
 
 def _replayed(artifact: Path) -> dict[str, Any]:
-    from kompakt.replay import replay
+    from kompakt.steps import replay
 
     found = replay(artifact)
-    return {"ok": found.ok, "rows": list(found.rows), "first_difference": found.first_difference}
+    first = [difference.site for difference in found.differences] + list(found.missing)
+    error = found.output_relative_error
+    return {
+        "ok": found.exact,
+        "quantizers": found.sites,
+        "differing_quantizers": len(found.differences),
+        "first_difference": first[0] if first else None,
+        "outputs_equal": found.outputs_equal,
+        "output_relative_error": error if math.isfinite(error) else None,
+    }
 
 
 def _here_lines(replayed: Mapping[str, Any] | None) -> Iterator[str]:
@@ -84,7 +94,15 @@ def _here_lines(replayed: Mapping[str, Any] | None) -> Iterator[str]:
     if replayed is None:
         return
     if replayed["ok"]:
-        yield "[green]✓ the same here[/] the golden pack gives the same codes on this machine"
+        yield (
+            f"[green]✓ the same here[/] every code of {replayed['quantizers']:,} quantizers and "
+            "every output is as expected on this machine"
+        )
         return
-    first = rich_markup(str(replayed["first_difference"]))
-    yield f"[red]✗ different here[/] the golden pack gives other codes, first at {first}"
+    first = rich_markup(str(replayed["first_difference"] or "the outputs"))
+    error = replayed["output_relative_error"]
+    yield (
+        f"[red]✗ different here[/] first at {first}; {replayed['differing_quantizers']:,} of "
+        f"{replayed['quantizers']:,} quantizers differ; relative error of the outputs "
+        f"{'unknown' if error is None else format(error, '.1e')}"
+    )

@@ -259,12 +259,7 @@ class _Collector:
         rows = metric.per_sample(outputs, labels, reference)
         if isinstance(rows, Kept):  # the user's metric turned out to judge all samples at once
             self.metric = replace(metric, kind="corpus")
-            return Kept(
-                {name: values.copy() for name, values in rows.outputs.items()},
-                rows.labels,
-                rows.reference,
-                rows.n,
-            )
+            return rows.copied()
         if int(rows.shape[0]) not in (batch.size, batch.samples):
             raise MetricError(
                 "K223",

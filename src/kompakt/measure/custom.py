@@ -49,6 +49,14 @@ class Kept:
     def __len__(self) -> int:
         return self.n
 
+    def copied(self) -> Kept:
+        """The same with outputs of its own: runtimes may reuse their buffers."""
+        theirs = None
+        if self.reference is not None:
+            theirs = {name: values.copy() for name, values in self.reference.items()}
+        mine = {name: values.copy() for name, values in self.outputs.items()}
+        return Kept(mine, self.labels, theirs, self.n)
+
     def take(self, index: NDArray[np.int64]) -> Kept:
         """The samples at ``index``; an output with r rows per sample keeps them together."""
         return Kept(

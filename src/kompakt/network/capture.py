@@ -9,30 +9,29 @@ the model: what differs is never returned silently.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.export import ExportedProgram
 
 from kompakt.errors import CaptureError
-from kompakt.network import tree
 from kompakt.network.describe import describe
 from kompakt.network.dropout import may_hide_dropout, recover_dropout
 from kompakt.network.examples import Example, read_example, static, widened
-from kompakt.network.export import export_program, quiet, unfused_attention
-from kompakt.network.failure import first_line, user_frame
+from kompakt.network.export import export_program
 from kompakt.network.inplace import functionalise
-from kompakt.network.interface import call_arguments, plain_signature
+from kompakt.network.interface import plain_signature
 from kompakt.network.network import Network
-from kompakt.network.operators import fixed_size, remove_dead_nodes
+from kompakt.network.operators import fixed_size, remove_dead_nodes, value
 from kompakt.network.private_copy import private_copy
 from kompakt.network.program import Traced, flat_graph
 from kompakt.network.rebuild import rebuild_layers
 from kompakt.network.root import assemble
 from kompakt.network.sites import name_sites
+from kompakt.network.trial import run_model, verify
 
 
 def capture(
@@ -63,14 +62,15 @@ def capture(
     """
     example = read_example(_signature(model), example_inputs, dynamic, batch_dim)
     twin, settled = private_copy(model)
-    example, program, fixed = _export(twin, example, requested=dynamic or {})
-    network = _rebuild(twin, program, example)
+    exported = _export(twin, example, requested=dynamic or {})
+    network = _rebuild(twin, exported)
     notes = [
         f"'{name}' was parametrized; the network holds its value as a parameter" for name in settled
     ]
     renamed = {old: (name,) for name, olds in settled.items() for old in olds}
     network.interface = network.interface.replace(
-        notes=(*notes, *fixed, *network.notes), renamed={**network.interface.renamed, **renamed}
+        notes=(*notes, *exported.notes, *network.notes),
+        renamed={**network.interface.renamed, **renamed},
     )
     return network
 
@@ -87,13 +87,25 @@ def _signature(model: nn.Module) -> inspect.Signature:
     return plain_signature(model.forward)
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Exported:
+    """An exported program, the example it was exported with, what the model returned for it, and
+    what there is to say about it.
+    """
+
+    program: ExportedProgram
+    example: Example
+    outputs: list[Any]
+    notes: tuple[str, ...] = ()
+
+
 def _export(
     model: nn.Module, example: Example, requested: Mapping[str, Mapping[int, str]]
-) -> tuple[Example, ExportedProgram, list[str]]:
-    """Export with dynamic dimensions; where the model fixes the batch, with the batch of the example."""
+) -> _Exported:
+    """Export with dynamic dimensions; where the model fixes the batch, with that of the example."""
     wide = widened(example)
     try:
-        run_model(model, wide)
+        outputs = run_model(model, wide)
         program = export_program(model, wide)
         fixed = _fixed_dimensions(program, wide)
         why = "the model's code depends on it"
@@ -102,7 +114,7 @@ def _export(
             raise
         fixed, why = ["batch"], error.why
     if not fixed:
-        return wide, program, []
+        return _Exported(program=program, example=wide, outputs=outputs)
     asked = [name for axes in requested.values() for name in axes.values() if name in fixed]
     if asked:
         raise CaptureError(
@@ -111,30 +123,30 @@ def _export(
             why=f"{why}, so it can only have the size of the example",
         )
     narrow = static(example)
-    run_model(model, narrow)
-    note = f"the batch is fixed to that of the example: {why}"
-    return narrow, export_program(model, narrow), [note]
+    outputs = run_model(model, narrow)
+    return _Exported(
+        program=export_program(model, narrow),
+        example=narrow,
+        outputs=outputs,
+        notes=(f"the batch is fixed to that of the example: {why}",),
+    )
 
 
 def _fixed_dimensions(program: ExportedProgram, example: Example) -> list[str]:
     """Names of the dimensions that were to be dynamic and that the model fixed to one size."""
-    names = program.graph_signature.user_inputs
-    values = {
-        node.name: node.meta.get("val") for node in program.graph.find_nodes(op="placeholder")
-    }
-    fixed = []
-    for position, axes in example.dynamic.items():
-        value = values.get(str(names[position]))
-        fixed += [
-            name
-            for axis, name in axes.items()
-            if isinstance(value, Tensor) and fixed_size(value.shape[axis]) is not None
-        ]
-    return fixed
+    values = {node.name: value(node) for node in program.graph.find_nodes(op="placeholder")}
+    inputs = [values[str(name)] for name in program.graph_signature.user_inputs]
+    return [
+        dimension
+        for tensor, axes in zip(inputs, example.tensor_axes, strict=True)
+        for axis, dimension in axes.items()
+        if fixed_size(tensor.shape[axis]) is not None
+    ]
 
 
-def _rebuild(model: nn.Module, program: ExportedProgram, example: Example) -> Network:
-    traced = flat_graph(program, model, example.names)
+def _rebuild(model: nn.Module, exported: _Exported) -> Network:
+    program, example = exported.program, exported.example
+    traced = flat_graph(program, model, example.tensor_names)
     functionalise(traced)
     if may_hide_dropout(traced, model):
         _recover_dropout(traced, model, example)
@@ -144,7 +156,8 @@ def _rebuild(model: nn.Module, program: ExportedProgram, example: Example) -> Ne
     built = assemble(traced, layers, model)
     interface = describe(model, program, example, traced, built)
     network = Network(built.root, traced.graph, interface)
-    return _verified(model, network, example)
+    verify(network, example, exported.outputs)
+    return network
 
 
 def _recover_dropout(traced: Traced, model: nn.Module, example: Example) -> None:
@@ -152,7 +165,7 @@ def _recover_dropout(traced: Traced, model: nn.Module, example: Example) -> None
     modes = {module: module.training for module in nn.Module.modules(model)}
     try:
         nn.Module.train(model)
-        training = flat_graph(export_program(model, example), model, example.names)
+        training = flat_graph(export_program(model, example), model, example.tensor_names)
         functionalise(training)
     except CaptureError as error:
         traced.notes.append(
@@ -163,77 +176,3 @@ def _recover_dropout(traced: Traced, model: nn.Module, example: Example) -> None
         for module, mode in modes.items():
             module.training = mode
     recover_dropout(traced, training)
-
-
-def run_model(model: nn.Module, example: Example) -> list[Any]:
-    """The flattened output of ``model`` on the example, with a fixed seed.
-
-    Raises:
-        CaptureError: K100 when the model itself fails on the example.
-    """
-    args, kwargs = call_arguments(example.signature, example.bound)
-    devices = [t.device for t in example.tensors if t.device.type == "cuda"]
-    with (
-        quiet(),
-        unfused_attention(),
-        unchanged_buffers(model),
-        torch.no_grad(),
-        torch.random.fork_rng(devices),
-    ):
-        torch.manual_seed(0)
-        try:
-            outputs = model(*args, **kwargs)
-        except Exception as error:
-            raise CaptureError(
-                "K100",
-                f"running {type(model).__name__} on the example inputs",
-                where=user_frame(error),
-                why=f"{type(error).__name__}: {first_line(str(error))}",
-            ) from error
-    tree.register_dataclasses(outputs)
-    return tree.flatten(outputs)[0]
-
-
-@contextmanager
-def unchanged_buffers(model: nn.Module) -> Iterator[None]:
-    """Give every buffer its value back afterwards: some models count their calls."""
-    before = [(buffer, buffer.detach().clone()) for buffer in nn.Module.buffers(model)]
-    try:
-        yield
-    finally:
-        for buffer, value in before:
-            if not torch.equal(buffer, value):
-                buffer.detach().copy_(value)
-
-
-def _verified(model: nn.Module, network: Network, example: Example) -> Network:
-    """The network, after comparing it with the model on the example."""
-    expected = run_model(model, example)
-    found = run_model(network, example)
-    worst = 0.0
-    for wanted, got in zip(expected, found, strict=True):
-        if isinstance(wanted, Tensor) and not torch.equal(wanted, got):
-            worst = max(worst, relative_difference(wanted, got))
-    if worst > 1e-4:
-        raise CaptureError(
-            "K108",
-            f"capturing {type(model).__name__}",
-            why=f"the captured network's output differs from the model's by {worst:.1e} (relative)",
-        )
-    if worst > 0:
-        note = f"the output differs from the model's by {worst:.1e} (relative) on the example"
-        network.interface = network.interface.replace(notes=(*network.notes, note))
-    return network
-
-
-def relative_difference(wanted: Tensor, got: Tensor) -> float:
-    """``‖got − wanted‖ / ‖wanted‖`` with equal NaN and infinities ignored; infinite when shapes differ."""
-    if wanted.shape != got.shape or wanted.dtype != got.dtype:
-        return float("inf")
-    same = (wanted == got) | ((wanted != wanted) & (got != got))
-    first, second = wanted[~same].double(), got[~same].double()
-    if first.numel() == 0:
-        return 0.0
-    scale = wanted.double().nan_to_num(posinf=0.0, neginf=0.0).norm().clamp_min(1e-30)
-    difference = float((second - first).norm() / scale)
-    return difference if difference == difference else float("inf")

@@ -97,13 +97,15 @@ def _check_size(
 
 
 def _bound(interface: Interface, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments by parameter name; defaults spelled out by the caller but not at capture are left out again."""
+    """Arguments by parameter name; defaults spelled out by the caller but not at capture are left
+    out again.
+    """
     try:
         bound = bind(interface.signature, args, kwargs)
     except TypeError as error:
         raise DataError(
             "K130",
-            f"calling the network with {len(args)} positional and {sorted(kwargs)} keyword arguments",
+            f"calling the network with {len(args)} positional arguments and {sorted(kwargs)}",
             why=str(error),
             help=f"call it as the model: forward{interface.signature}",
         ) from None
@@ -139,7 +141,7 @@ def _check_constant(name: str, captured: Any, given: Any) -> None:
     raise DataError(
         "K131",
         f"argument '{name}' = {given!r:.60}",
-        why=f"it is not a tensor and was captured as {captured!r:.60}; the graph only holds that case",
+        why=f"it was captured as {captured!r:.60}, and the graph only holds that case",
         help="capture again with the value you want, one network for each",
     )
 
@@ -169,7 +171,8 @@ def _refuse_shape(spec: TensorSpec, tensor: Tensor, why: str) -> NoReturn:
         "K133",
         f"input '{spec.name}' has shape {list(tensor.shape)}",
         why=f"the network takes {spec}, and {why}",
-        help="reshape the input, or capture again with dynamic={'%s': {axis: 'name'}}" % spec.name,
+        help="reshape the input, or make the dimension dynamic: "
+        f"capture(…, dynamic={{'{spec.name}': {{axis: 'name'}}}})",
     )
 
 

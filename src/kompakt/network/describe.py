@@ -55,10 +55,10 @@ def _symbols(graph: fx.Graph, example: Example) -> dict[str, str]:
     """PyTorch's symbol for a size → the name of that dimension."""
     symbols: dict[str, str] = {}
     placeholders = {str(node.target): node for node in graph.find_nodes(op="placeholder")}
-    for position, axes in example.dynamic.items():
-        value = placeholders[example.names[position]].meta["val"]
-        for axis, name in axes.items():
-            symbols.setdefault(str(value.shape[axis]), name)
+    for name, axes in zip(example.tensor_names, example.tensor_axes, strict=True):
+        tensor = placeholders[name].meta["val"]
+        for axis, dimension in axes.items():
+            symbols.setdefault(str(tensor.shape[axis]), dimension)
     return symbols
 
 
@@ -94,7 +94,9 @@ def _output_specs(
 def _ranges(
     program: ExportedProgram, symbols: Mapping[str, str]
 ) -> dict[str, tuple[int, int | None]]:
-    """Limits of every dynamic dimension. PyTorch never exports sizes below 2, but a graph accepts 1 as well."""
+    """Limits of every dynamic dimension. PyTorch never exports sizes below 2, but a graph accepts 1
+    as well.
+    """
     ranges: dict[str, tuple[int, int | None]] = {}
     for symbol, limits in program.range_constraints.items():
         name = symbols.get(str(symbol))

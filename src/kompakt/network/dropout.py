@@ -91,13 +91,14 @@ def recover_dropout(evaluating: Traced, training: Traced) -> None:
     pairs, extra = _paired(evaluating, training)
     if pairs is None:
         evaluating.notes.append(
-            "the model runs other operators in train mode than in eval mode; the network always runs those of eval "
-            "mode, and dropout that only train mode has is missing"
+            "the model runs other operators in train mode than in eval mode; the network always "
+            "runs those of eval mode, and dropout that only train mode has is missing"
         )
         return
     if extra:
         evaluating.notes.append(
-            f"only train mode runs {', '.join(extra[:5])}{' …' if len(extra) > 5 else ''}; the network does not"
+            f"only train mode runs {', '.join(extra[:5])}{' …' if len(extra) > 5 else ''}; "
+            "the network does not"
         )
     for node in [n for n in evaluating.graph.nodes if operator_name(n) in _DROPOUTS]:
         node.replace_all_uses_with(node.args[0])
@@ -115,14 +116,18 @@ def attention_layer(node: fx.Node) -> ScaledDotProductAttention | None:
     if operator_name(node) != _ATTENTION or not probability:
         return None
     found = arguments(node)
-    settings = {name: found[name] for name in ("is_causal", "scale", "enable_gqa") if name in found}
+    settings: dict[str, Any] = {
+        name: found[name] for name in ("is_causal", "scale", "enable_gqa") if name in found
+    }
     if any(isinstance(v, fx.Node) for v in settings.values()):
         return None
     return ScaledDotProductAttention(probability, settings)
 
 
 class _Carrying:
-    """Copies dropout nodes; ``pairs`` maps a node of the train graph to its twin in the eval graph."""
+    """Copies dropout nodes; ``pairs`` maps a node of the train graph to its twin in the eval
+    graph.
+    """
 
     def __init__(self, graph: fx.Graph, pairs: dict[fx.Node, fx.Node]) -> None:
         self.graph = graph
@@ -142,7 +147,9 @@ class _Carrying:
         node.args = args
 
     def _dropout(self, trained: fx.Node) -> fx.Node | None:
-        """The eval twin of a dropout node, made when first needed; None when its input has no twin."""
+        """The eval twin of a dropout node, made when first needed; None when its input has no
+        twin.
+        """
         if trained in self.pairs:
             return self.pairs[trained]
         source = trained.args[0]
@@ -199,7 +206,9 @@ def _paired(
 
 
 def _sequence(graph: fx.Graph) -> list[fx.Node]:
-    """Everything that computes, without dropout and without updates of counters such as num_batches_tracked."""
+    """Everything that computes, without dropout and without updates of counters such as
+    num_batches_tracked.
+    """
     return [
         node
         for node in graph.nodes
@@ -217,7 +226,9 @@ def _key(node: fx.Node) -> tuple[Any, ...]:
 
 
 def _is_silent(node: fx.Node) -> bool:
-    """Whether one mode may record this operator and the other not: dropout, and copies into dense memory."""
+    """Whether one mode may record this operator and the other not: dropout, and copies into dense
+    memory.
+    """
     return _is_dropout(node) or operator_name(node) == "aten.contiguous"
 
 
@@ -231,7 +242,7 @@ def _is_dropout(node: fx.Node) -> bool:
 
 def _arguments_in_order(node: fx.Node) -> Iterator[fx.Node]:
     found: list[fx.Node] = []
-    fx.node.map_arg((node.args, node.kwargs), found.append)  # type: ignore[arg-type]
+    fx.node.map_arg((node.args, node.kwargs), found.append)
     return iter(found)
 
 

@@ -1,9 +1,11 @@
-"""Example inputs: from what the user passed to what is exported, with the dimensions that may change."""
+"""Example inputs: from what the user passed to what is exported, with the dimensions that may
+change.
+"""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,15 +46,27 @@ class Example:
         """The tensor leaves, in order."""
         return tuple(leaf for leaf in self.leaves if isinstance(leaf, Tensor))
 
-    def dynamic_axes(self) -> dict[str, Any]:
-        """The arguments by name with, in place of each tensor, the axes that may change."""
-        auto = torch.export.Dim.AUTO
-        axes: list[Any] = [
-            dict.fromkeys(self.dynamic.get(i, {}), auto) if isinstance(leaf, Tensor) else None
+    @property
+    def tensor_names(self) -> tuple[str, ...]:
+        """Names of the tensor leaves, in order."""
+        pairs = zip(self.names, self.leaves, strict=True)
+        return tuple(name for name, leaf in pairs if isinstance(leaf, Tensor))
+
+    @property
+    def tensor_axes(self) -> tuple[Mapping[int, str], ...]:
+        """For each tensor leaf, its dynamic axes by dimension name."""
+        return tuple(
+            self.dynamic.get(i, {})
             for i, leaf in enumerate(self.leaves)
-        ]
-        shapes: dict[str, Any] = tree.unflatten(axes, self.structure)
-        return shapes
+            if isinstance(leaf, Tensor)
+        )
+
+    def bound_to(self, tensors: Sequence[Any]) -> dict[str, Any]:
+        """Arguments by parameter name, with other tensors in place of the example's."""
+        rest = iter(tensors)
+        leaves = [next(rest) if isinstance(leaf, Tensor) else leaf for leaf in self.leaves]
+        arguments: dict[str, Any] = tree.unflatten(leaves, self.structure)
+        return arguments
 
 
 def read_example(

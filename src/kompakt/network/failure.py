@@ -19,8 +19,8 @@ _FRAME = re.compile(r'File "([^"]+)", line (\d+), in (\S+)\n\s+([^\n]+)')
 _ADVICE = (
     (
         ("data-dependent", "DataDependent", "guard on", "Could not extract specialized integer"),
-        "a decision (an if, a loop, int(), .item()) depends on the values inside a tensor, and one graph cannot hold "
-        "both outcomes",
+        "a decision (an if, a loop, int(), .item()) depends on the values inside a tensor, and one "
+        "graph cannot hold both outcomes",
         "replace the branch with torch.where, or take the decision outside the model",
     ),
     (
@@ -37,7 +37,9 @@ _ADVICE = (
 
 
 def user_frame(error: BaseException) -> str:
-    """``"model.py:12 in forward: if x.sum() > 0:"`` for the innermost line outside PyTorch; empty if there is none."""
+    """``"model.py:12 in forward: if x.sum() > 0:"`` for the innermost line outside PyTorch; empty
+    if there is none.
+    """
     frames = [
         (frame.filename, frame.lineno, frame.name, frame.line)
         for linked in _chain(error)
@@ -52,7 +54,9 @@ def user_frame(error: BaseException) -> str:
 
 
 def user_line(stack_trace: str) -> str:
-    """The innermost line outside PyTorch in the text of a stack trace, in the form of :func:`user_frame`."""
+    """The innermost line outside PyTorch in the text of a stack trace, in the form of
+    :func:`user_frame`.
+    """
     own = [frame for frame in _FRAME.findall(stack_trace) if _is_user_code(frame[0])]
     if not own:
         return ""
@@ -70,8 +74,9 @@ def capture_failure(error: BaseException, model: str) -> CaptureError:
     text = str(error)
     for signs, why, help_ in _ADVICE:
         if any(sign in text or sign in type(error).__name__ for sign in signs):
+            detail = f" ({first_line(text)})" if signs is _ADVICE[-1][0] else ""
             return CaptureError(
-                "K101", f"capturing {model}", where=user_frame(error), why=why, help=help_
+                "K101", f"capturing {model}", where=user_frame(error), why=why + detail, help=help_
             )
     return CaptureError(
         "K102",

@@ -42,10 +42,10 @@ def fold_pair(layer: nn.Module, norm: nn.Module) -> None:
         layer: Convolution, transposed convolution or linear layer with O outputs.
         norm: Batch norm over those O channels, with running statistics.
     """
-    weight: Tensor = layer.weight.detach().double()  # type: ignore[union-attr, operator]
+    weight: Tensor = layer.weight.detach().double()  # type: ignore[operator]
     factor_O, shift_O = channel_affine(norm)
     bias = layer.bias
-    bias_O = torch.zeros_like(shift_O) if bias is None else bias.detach().double()  # type: ignore[union-attr, operator]
+    bias_O = torch.zeros_like(shift_O) if bias is None else bias.detach().double()  # type: ignore[operator]
     dtype = layer.weight.dtype
     trains = bool(layer.weight.requires_grad)
     scaled = weight * output_factors(layer, factor_O, weight.ndim)
@@ -54,7 +54,9 @@ def fold_pair(layer: nn.Module, norm: nn.Module) -> None:
 
 
 def channel_affine(norm: nn.Module) -> tuple[Tensor, Tensor]:
-    """Factor and shift, float64 of shape (O,), that a batch norm in eval mode applies to each channel."""
+    """Factor and shift, float64 of shape (O,), that a batch norm in eval mode applies to each
+    channel.
+    """
     assert isinstance(norm, nn.modules.batchnorm._BatchNorm)
     assert norm.running_mean is not None
     assert norm.running_var is not None
@@ -76,7 +78,7 @@ def output_factors(layer: nn.Module, factor_O: Tensor, rank: int) -> Tensor:
     groups = getattr(layer, "groups", 1)
     if not getattr(layer, "transposed", False):
         return factor_O.reshape(-1, *[1] * (rank - 1))
-    inputs: int = layer.weight.shape[0]  # type: ignore[union-attr, assignment, index]
+    inputs: int = layer.weight.shape[0]  # type: ignore[assignment, index]
     per_group = factor_O.reshape(groups, 1, -1)
     rows = per_group.expand(groups, inputs // groups, per_group.shape[-1])
     return rows.reshape(inputs, -1, *[1] * (rank - 2))

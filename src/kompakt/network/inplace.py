@@ -11,6 +11,7 @@ operator stays as it is and a note says so.
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import torch
@@ -100,7 +101,9 @@ class _Functionalising:
         return True
 
     def _affected(self, changed: fx.Node, node: fx.Node) -> list[fx.Node] | None:
-        """The views from ``changed`` up to the outermost one that is read later; None when others are read, too."""
+        """The views from ``changed`` up to the outermost one that is read later; None when others
+        are read, too.
+        """
         chain = [changed]
         while chain[-1] in self.parent:
             chain.append(self.parent[chain[-1]])
@@ -125,7 +128,7 @@ class _Functionalising:
     ) -> None:
         self._read_from_now_on(node, changed, result)
         piece = result
-        for view, base in zip(whole, whole[1:], strict=False):
+        for view, base in itertools.pairwise(whole):
             name = operator_name(view)
             if name in _SCATTER:
                 args = (base, piece, *view.args[1:])
@@ -155,7 +158,7 @@ class _Functionalising:
         changed = next(iter(node.all_input_nodes), node)
         kind = "a buffer" if self.memory.get(changed, changed).op == "get_attr" else "a shared view"
         self.traced.notes.append(
-            f"'{node.target}' changes {kind} in place and stays so in the network (node {node.name})"
+            f"'{node.target}' changes {kind} in place and stays so (node {node.name})"
         )
 
 

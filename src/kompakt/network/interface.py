@@ -103,7 +103,7 @@ def call_arguments(
     signature: inspect.Signature, bound: Mapping[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Positional and keyword arguments for a call, from arguments by parameter name."""
-    arguments = inspect.BoundArguments(signature, dict(bound))  # type: ignore[arg-type]
+    arguments = inspect.BoundArguments(signature, dict(bound))
     return arguments.args, arguments.kwargs
 
 

@@ -200,7 +200,9 @@ def _arithmetic_kind(node: fx.Node, word: str) -> str:
 
 
 def clamp_limits(node: fx.Node) -> tuple[float | None, float | None]:
-    """Lower and upper limit of a clamp-like node; None where there is none or it is not a number."""
+    """Lower and upper limit of a clamp-like node; None where there is none or it is not a
+    number.
+    """
     found = arguments(node)
     name = operator_name(node)
     if name == "aten.relu":
@@ -214,7 +216,9 @@ def clamp_limits(node: fx.Node) -> tuple[float | None, float | None]:
 
 def _clamp_kind(node: fx.Node) -> str:
     limits = clamp_limits(node)
-    return {(0.0, 6.0): "relu6", (0.0, None): "relu"}.get(limits, "clamp")
+    if limits == (0.0, 6.0):
+        return "relu6"
+    return "relu" if limits == (0.0, None) else "clamp"
 
 
 def _number(limit: Any) -> float | None:

@@ -49,7 +49,9 @@ class StructuredCodeGen(CodeGen):
         return tree.unflatten(list(outputs), self.interface.output_structure)
 
     def gen_fn_def(self, free_vars: list[str], maybe_return_annotation: str, **_: Any) -> str:
-        """``def forward(self, *args, **kwargs)`` and the line that unpacks them into the placeholders."""
+        """``def forward(self, *args, **kwargs)`` and the line that unpacks them into the
+        placeholders.
+        """
         names = "".join(f"{name.split(':')[0].split('#')[0].strip()}, " for name in free_vars)
         head = f"def {self._func_name}(self, *args, **kwargs){maybe_return_annotation}:"
         return f"{head}\n    {names}= self.flatten_inputs(*args, **kwargs)" if names else head
@@ -81,7 +83,9 @@ class Network(fx.GraphModule):
 
     @property
     def input_specs(self) -> tuple[TensorSpec, ...]:
-        """Name, shape and dtype of every input tensor, in placeholder order; dynamic dimensions are names."""
+        """Name, shape and dtype of every input tensor, in placeholder order; dynamic dimensions are
+        names.
+        """
         return self.interface.input_specs
 
     @property
@@ -121,7 +125,9 @@ class Network(fx.GraphModule):
         return [leaf for leaf in tree.flatten(outputs)[0] if isinstance(leaf, Tensor)]
 
     def call_flat(self, tensors: Sequence[Tensor]) -> list[Tensor]:
-        """Run on one tensor for each input, in placeholder order; return the output tensors as a flat list."""
+        """Run on one tensor for each input, in placeholder order; return the output tensors as a
+        flat list.
+        """
         bound = self.interface.bound(tensors)
         args, kwargs = call_arguments(self.interface.signature, bound)
         return self.flatten_outputs(self(*args, **kwargs))
@@ -152,8 +158,8 @@ class Network(fx.GraphModule):
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(
-            "a Network cannot be pickled (kompakt never loads code from files): keep network.state_dict() and "
-            "capture the model again"
+            "a Network cannot be pickled (kompakt never loads code from files): keep "
+            "network.state_dict() and capture the model again"
         )
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Network:

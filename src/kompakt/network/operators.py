@@ -7,7 +7,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx
-from torch._ops import OpOverload
+
+# PyTorch has no public name for the types of what `torch.ops` holds; this is the only import.
+from torch._ops import HigherOrderOperator, OpOverload
 
 Overload = OpOverload
 
@@ -17,8 +19,15 @@ def is_operator(node: fx.Node) -> bool:
     return node.op == "call_function" and isinstance(node.target, OpOverload)
 
 
+def is_region(node: fx.Node) -> bool:
+    """Whether ``node`` runs a subgraph under rules of its own (no_grad, autocast, control flow)."""
+    return isinstance(node.target, HigherOrderOperator)
+
+
 def operator_name(node: fx.Node) -> str:
-    """``"aten.add"`` for any overload of ``aten::add``; empty for anything that is not an operator."""
+    """``"aten.add"`` for any overload of ``aten::add``; empty for anything that is not an
+    operator.
+    """
     if not isinstance(node.target, OpOverload):
         return ""
     return str(node.target.overloadpacket)

@@ -13,13 +13,11 @@ Importing this file registers both; importing it twice does no harm.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
-
-_LIBRARY = torch.library.Library("kompakt", "FRAGMENT")
 
 
 def global_average_pool(x_NCs: Tensor) -> Tensor:
@@ -98,7 +96,7 @@ def rnn(
         batch_first: Whether the batch comes before time.
         projection: Size of the projected hidden state, 0 for none.
     """
-    cells = {
+    cells: dict[str, Callable[..., Any]] = {
         "LSTM": torch.lstm,
         "GRU": torch.gru,
         "RNN_TANH": torch.rnn_tanh,
@@ -113,6 +111,7 @@ def rnn(
         _, *shapes = rnn_shapes(x, hidden, layers, directions, batch_first, projection)
         states = [x.new_zeros(shape) for shape in shapes]
     first = list(states) if mode == "LSTM" else states[0]
+    output: Tensor
     output, *last = cells[mode](x, first, list(weights), *settings)
     if not batched:
         output, last = output.squeeze(0 if batch_first else 1), [s.squeeze(1) for s in last]
@@ -121,28 +120,33 @@ def rnn(
 
 def _pool_backward(ctx: Any, gradient: Tensor) -> Tensor:
     count = math.prod(ctx.shape[2:])
-    return (gradient / count).expand(ctx.shape)
+    spread: Tensor = (gradient / count).expand(ctx.shape)
+    return spread
 
 
 def _pool_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
     ctx.shape = inputs[0].shape
 
 
+_SCHEMAS = {
+    "global_average_pool": "(Tensor x) -> Tensor",
+    "rnn": "(Tensor x, Tensor[] states, Tensor[] weights, str path, str mode, int hidden, "
+    "int layers, int directions, bool batch_first, int projection) -> Tensor[]",
+}
+
+
 def _register() -> None:
-    if hasattr(torch.ops.kompakt, "global_average_pool"):
-        return
-    _LIBRARY.define("global_average_pool(Tensor x) -> Tensor")
-    _LIBRARY.impl("global_average_pool", global_average_pool, "CompositeExplicitAutograd")
-    torch.library.register_fake("kompakt::global_average_pool", global_average_pool, lib=_LIBRARY)
+    pool: Callable[..., Any] = global_average_pool
+    kernels = {"global_average_pool": pool, "rnn": rnn}
+    shapes = {"global_average_pool": pool, "rnn": _rnn_fake}
+    for name, schema in _SCHEMAS.items():
+        torch.library.define(f"kompakt::{name}", schema)
+        torch.library.impl(f"kompakt::{name}", "CompositeExplicitAutograd", kernels[name])
+        torch.library.register_fake(f"kompakt::{name}", shapes[name])
     torch.library.register_autograd(
-        "kompakt::global_average_pool", _pool_backward, setup_context=_pool_context, lib=_LIBRARY
+        "kompakt::global_average_pool", _pool_backward, setup_context=_pool_context
     )
-    _LIBRARY.define(
-        "rnn(Tensor x, Tensor[] states, Tensor[] weights, str path, str mode, int hidden, int layers, "
-        "int directions, bool batch_first, int projection) -> Tensor[]"
-    )
-    _LIBRARY.impl("rnn", rnn, "CompositeExplicitAutograd")
-    torch.library.register_fake("kompakt::rnn", _rnn_fake, lib=_LIBRARY)
 
 
-_register()
+if not hasattr(torch.ops.kompakt, "global_average_pool"):
+    _register()

@@ -36,7 +36,9 @@ def private_copy(model: nn.Module) -> tuple[nn.Module, dict[str, list[str]]]:
 
 
 def _settle_parametrizations(model: nn.Module) -> dict[str, list[str]]:
-    """Replace parametrized tensors by parameters; returns their names and the names they were computed from."""
+    """Replace parametrized tensors by parameters; returns their names and the names they were
+    computed from.
+    """
     settled = {}
     for path, module in list(nn.Module.named_modules(model)):
         if parametrize.is_parametrized(module):
@@ -59,7 +61,7 @@ def _settle(module: nn.Module) -> dict[str, list[str]]:
     originals = {
         name: [
             f"parametrizations.{name}.{key}"
-            for key in module.parametrizations[name].state_dict()  # type: ignore[index, operator, union-attr]
+            for key in module.parametrizations[name].state_dict()  # type: ignore[index, union-attr]
         ]
         for name in names
     }

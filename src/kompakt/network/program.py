@@ -12,14 +12,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 
 from kompakt.errors import CaptureError
 from kompakt.network.failure import user_line
-from kompakt.network.operators import operator_name
+from kompakt.network.operators import is_region, operator_name
 
 _ASSERTIONS = frozenset(
     (
@@ -62,7 +61,7 @@ def flat_graph(program: ExportedProgram, model: nn.Module, input_names: Sequence
     Args:
         program: What ``torch.export`` made of ``model``.
         model: The module that was exported; its own tensors are put into the result.
-        input_names: A name for every leaf of the inputs.
+        input_names: A name for every input tensor.
 
     Raises:
         CaptureError: K105 for control flow, autocast regions and scripted objects.
@@ -92,10 +91,8 @@ class _Flattening:
         placeholders = self.program.graph.find_nodes(op="placeholder")
         for node, spec in zip(placeholders, self.program.graph_signature.input_specs, strict=True):
             if spec.kind is InputKind.USER_INPUT:
-                name = next(names)
-                if isinstance(node.meta.get("val"), Tensor):
-                    env[node] = self.traced.graph.placeholder(name)
-                    env[node].meta["val"] = node.meta["val"]
+                env[node] = self.traced.graph.placeholder(next(names))
+                env[node].meta["val"] = node.meta["val"]
                 continue
             if spec.kind in (InputKind.TOKEN, InputKind.CUSTOM_OBJ):
                 raise CaptureError(
@@ -114,11 +111,9 @@ class _Flattening:
                 return self._resolve(node.args[0], env)
             if node.op == "get_attr":
                 env[node] = self._attribute(node, module)
-            elif isinstance(node.target, torch._ops.HigherOrderOperator):
+            elif is_region(node):
                 env[node] = self._region(node, module, env)
-            elif node.target is operator.getitem and isinstance(
-                env.get(node.args[0]), (tuple, list)
-            ):
+            elif node.target is operator.getitem and _is_tuple(env, node.args[0]):
                 env[node] = env[node.args[0]][node.args[1]]
             else:
                 env[node] = self._copy(node, env)
@@ -153,7 +148,8 @@ class _Flattening:
                 help="take the autocast or control flow out of the model's forward",
             )
         body = self._resolve(node.args[position], env)
-        operands = [env.get(a, a) for a in node.args[position + 1 :]]
+        rest: list[Any] = list(node.args[position + 1 :])
+        operands = [env.get(operand, operand) for operand in rest]
         if position == 1:
             self._note_gradients(operands, where)
         inner = dict(zip(body.graph.find_nodes(op="placeholder"), operands, strict=True))
@@ -162,7 +158,8 @@ class _Flattening:
     def _note_gradients(self, operands: Sequence[Any], where: str) -> None:
         if any(isinstance(o, _Weight) and isinstance(o.value, nn.Parameter) for o in operands):
             self.traced.notes.append(
-                f"{where or 'a region'} runs under torch.no_grad(); in the network its parameters receive gradients"
+                f"{where or 'a region'} runs under torch.no_grad(); in the network its "
+                "parameters receive gradients"
             )
 
     def _resolve(self, argument: Any, env: dict[fx.Node, Any]) -> Any:
@@ -214,8 +211,15 @@ def _find(model: nn.Module, name: str) -> Tensor | None:
     return found if isinstance(found, Tensor) else None
 
 
+def _is_tuple(env: dict[fx.Node, Any], node: Any) -> bool:
+    """Whether ``node`` was a region put in line, whose results are a tuple of nodes."""
+    return isinstance(env.get(node), (tuple, list))
+
+
 def _where(node: fx.Node, body: Any) -> str:
-    """The user's line that a region comes from: its own, or that of the first operator inside it."""
+    """The user's line that a region comes from: its own, or that of the first operator inside
+    it.
+    """
     inside = list(body.graph.nodes) if isinstance(body, fx.GraphModule) else []
     traces = [str(n.meta.get("stack_trace", "")) for n in (*inside, node)]
     return next((line for line in map(user_line, traces) if line), "")

@@ -88,9 +88,7 @@ class _Rebuilding:
         self.traced.graph.erase_node(node)
 
     def _replace_attention(self, node: fx.Node, layer: ScaledDotProductAttention) -> None:
-        path = module_path(node)
-        again = isinstance(self.modules.get(path), ScaledDotProductAttention)
-        name = path if again and path not in self.layers else self._free(path, "attention")
+        name = self._free(module_path(node), "attention", layer)
         found = arguments(node)
         inputs = tuple(found[key] for key in ("query", "key", "value", "attn_mask"))
         with self.traced.graph.inserting_before(node):
@@ -103,7 +101,9 @@ class _Rebuilding:
     def _weights(
         self, values: Mapping[str, Any], rule: LayerRule
     ) -> dict[str, Tensor | None] | None:
-        """The tensors behind the weight arguments; None when one of them is computed in the graph."""
+        """The tensors behind the weight arguments; None when one of them is computed in the
+        graph.
+        """
         found: dict[str, Tensor | None] = {}
         for name in rule.weights:
             given = values.get(name)
@@ -143,23 +143,25 @@ class _Rebuilding:
         path = module_path(node)
         if not rule.weights:
             inside = isinstance(self.modules.get(path), type(made)) and path
-            name = path if inside and path not in self.layers else self._free(path, "dropout")
+            name = path if inside and path not in self.layers else self._free(path, "dropout", made)
         else:
-            name = self._name(path, rule, tensors)
+            name = self._name(path, rule, tensors, made)
         made.train(self.modules[""].training)
         self._register(name, made, rule)
         return name
 
-    def _name(self, path: str, rule: LayerRule, tensors: Mapping[str, Tensor | None]) -> str:
+    def _name(
+        self, path: str, rule: LayerRule, tensors: Mapping[str, Tensor | None], made: nn.Module
+    ) -> str:
         operator = rule.operator.removeprefix("aten.").rstrip("123d")
         weight = tensors.get("weight")
         owners = self.owners.get(id(weight), []) if weight is not None else []
         if not owners:
-            return self._free(path, operator)
+            return self._free(path, operator, made)
         owner, attribute = next(((o, a) for o, a in owners if o == path), owners[0])
         if owner and self._keeps_names(owner, tensors):
             return owner
-        return self._free(owner, re.sub(r"_?weight$", "", attribute) or operator)
+        return self._free(owner, re.sub(r"_?weight$", "", attribute) or operator, made)
 
     def _keeps_names(self, owner: str, tensors: Mapping[str, Tensor | None]) -> bool:
         """Whether a layer called ``owner`` would give every tensor the name it has in the model."""
@@ -170,8 +172,15 @@ class _Rebuilding:
             for attribute, tensor in tensors.items()
         )
 
-    def _free(self, path: str, word: str) -> str:
+    def _free(self, path: str, word: str, made: nn.Module) -> str:
+        """A name for a layer the model does not have; a network that is captured again has it."""
         base = f"{path}.{word}" if path else word
+        if isinstance(self.modules[""], fx.GraphModule):
+            pattern = re.compile(rf"{re.escape(base)}(_\d+)?")
+            for name, module in self.modules.items():
+                alike = type(module) is type(made) and pattern.fullmatch(name)
+                if alike and name not in self.layers:
+                    return str(name)
         name, number = base, 0
         while name in self.layers or name in self.modules or self._is_attribute(path, name):
             number += 1

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from kompakt.network import ops
+from kompakt.network.dropout import ScaledDotProductAttention
 from kompakt.network.folding import fold_batch_norms
 from kompakt.network.kinds import kind_of, layer_of
 from kompakt.network.network import Network
@@ -56,7 +57,9 @@ def remove_dropout(network: Network) -> Network:
 
 
 def remove_identity(network: Network) -> Network:
-    """Remove operators that return their input: detach, clone, contiguous, full slices, conversions to the same type."""
+    """Remove operators that return their input: detach, clone, contiguous, full slices, conversions
+    to the same type.
+    """
     return _rewritten(network, _drop_identity)
 
 
@@ -117,8 +120,24 @@ def _submodule(network: Network, path: str) -> nn.Module | None:
 
 def _drop_dropout(network: Network) -> None:
     for node in list(network.graph.nodes):
-        if kind_of(node) == "dropout":
+        layer = layer_of(node)
+        if isinstance(layer, ScaledDotProductAttention):
+            _without_dropout(node, layer)
+        elif kind_of(node) == "dropout":
             _bypass(node)
+
+
+def _without_dropout(node: fx.Node, layer: ScaledDotProductAttention) -> None:
+    """Write an attention layer as the plain operator."""
+    mask = node.args[3] if len(node.args) > 3 else None
+    settings = dict(layer.settings)
+    args = (*node.args[:3], mask, 0.0, settings.pop("is_causal", False))
+    with node.graph.inserting_before(node):
+        target = torch.ops.aten.scaled_dot_product_attention.default
+        plain = node.graph.call_function(target, args, settings)
+    plain.meta.update(node.meta)
+    node.replace_all_uses_with(plain)
+    node.graph.erase_node(node)
 
 
 def _drop_identity(network: Network) -> None:
@@ -192,9 +211,3 @@ def _call(graph: fx.Graph, target: Any, args: tuple[Any, ...], origin: fx.Node) 
     made.meta.update({k: v for k, v in origin.meta.items() if k != "site"})
     made.meta["val"] = fake_result(target, *args)
     return made
-
-
-def layer_is_called_once(node: fx.Node) -> bool:
-    """Whether no other node calls the layer that ``node`` calls."""
-    layer = layer_of(node)
-    return sum(layer_of(other) is layer for other in node.graph.find_nodes(op="call_module")) == 1

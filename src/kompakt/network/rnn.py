@@ -25,7 +25,9 @@ _REGISTERED = ops.rnn
 
 @contextmanager
 def whole_rnns(model: nn.Module) -> Iterator[None]:
-    """While this context lasts, every recurrent layer of ``model`` is a single ``kompakt::rnn`` call."""
+    """While this context lasts, every recurrent layer of ``model`` is a single ``kompakt::rnn``
+    call.
+    """
     patched: list[nn.RNNBase] = []
     for path, module in nn.Module.named_modules(model):
         if is_whole_rnn(module):
@@ -44,7 +46,9 @@ def is_whole_rnn(module: nn.Module) -> bool:
 
 
 def restore_rnns(graph: fx.Graph) -> set[str]:
-    """Replace every ``kompakt::rnn`` call in ``graph`` by a call of the layer it names; returns those names."""
+    """Replace every ``kompakt::rnn`` call in ``graph`` by a call of the layer it names; returns
+    those names.
+    """
     names = set()
     for node in list(graph.nodes):
         if operator_name(node) == "kompakt.rnn":
@@ -58,7 +62,8 @@ def _leaf(module: nn.RNNBase, path: str) -> Any:
     def forward(input: Tensor, hx: Any = None) -> tuple[Tensor, Any]:
         if not isinstance(input, Tensor):
             raise TypeError(
-                f"{type(module).__name__} '{path}' gets a {type(input).__name__}; only padded tensors can be captured"
+                f"{type(module).__name__} '{path}' gets a {type(input).__name__}; only padded "
+                "tensors can be captured"
             )
         states = [] if hx is None else [hx] if isinstance(hx, Tensor) else list(hx)
         weights = [weight for group in module.all_weights for weight in group]
@@ -98,7 +103,9 @@ def _restore(graph: fx.Graph, node: fx.Node) -> str:
 
 
 def _result(graph: fx.Graph, call: fx.Node, position: int, is_lstm: bool) -> fx.Node:
-    """The node that picks one result out of what the layer returns: ``(output, (h, c))`` or ``(output, h)``."""
+    """The node that picks one result out of what the layer returns: ``(output, (h, c))`` or
+    ``(output, h)``.
+    """
     value = call.meta["val"]
     if position == 0 or not is_lstm:
         return _item(graph, call, position, value[position])

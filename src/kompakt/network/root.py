@@ -63,7 +63,9 @@ def tensors_by_name(module: nn.Module) -> dict[str, Tensor]:
 def _compare(
     root: nn.Module, model: nn.Module, traced: Traced
 ) -> tuple[dict[str, tuple[str, ...]], tuple[str, ...]]:
-    """Give tied tensors all their names; report tensors with another name and those that are gone."""
+    """Give tied tensors all their names; report tensors with another name and those that are
+    gone.
+    """
     here = tensors_by_name(root)
     names: dict[int, list[str]] = {}
     for name, tensor in here.items():

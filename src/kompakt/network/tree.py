@@ -53,7 +53,9 @@ def leaf_names(tree: Any, alone: str) -> list[str]:
 
 
 def register_dataclasses(tree: Any) -> None:
-    """Make every dataclass inside ``tree`` that PyTorch does not know yet a container it can see into."""
+    """Make every dataclass inside ``tree`` that PyTorch does not know yet a container it can see
+    into.
+    """
     leaves = flatten(tree)[0]
     for leaf in leaves:
         if dataclasses.is_dataclass(leaf) and not isinstance(leaf, type):

@@ -35,7 +35,9 @@ _TURNS = frozenset(("aten.t", "aten.transpose", "aten.permute", "aten.numpy_T", 
 
 
 def resolve_weights(traced: Traced) -> None:
-    """Turn products with a parameter into ``aten.linear`` and cut parameters into parameters, in place."""
+    """Turn products with a parameter into ``aten.linear`` and cut parameters into parameters, in
+    place.
+    """
     for node in list(traced.graph.nodes):
         _as_linear(traced, node)
     if traced.transposed:
@@ -55,7 +57,9 @@ def resolve_weights(traced: Traced) -> None:
 
 
 def _as_linear(traced: Traced, node: fx.Node) -> None:
-    """Rewrite ``addmm(bias, x, W)``, ``x @ W`` with a two-dimensional parameter W as a linear layer."""
+    """Rewrite ``addmm(bias, x, W)``, ``x @ W`` with a two-dimensional parameter W as a linear
+    layer.
+    """
     name = operator_name(node)
     if name == "aten.addmm" and not node.kwargs:
         bias, x, weight = node.args
@@ -83,7 +87,9 @@ def _as_linear(traced: Traced, node: fx.Node) -> None:
 
 
 def _turned(traced: Traced, weight: fx.Node) -> fx.Node | None:
-    """The node holding the transpose of ``weight``, when ``weight`` comes straight from a parameter."""
+    """The node holding the transpose of ``weight``, when ``weight`` comes straight from a
+    parameter.
+    """
     if operator_name(weight) in _TURNS and _is_parameter(traced, weight.args[0]):
         return weight.args[0]  # type: ignore[return-value]
     if not _is_parameter(traced, weight) or len(weight.users) != 1:
@@ -112,7 +118,9 @@ def _is_parameter(traced: Traced, node: Any) -> bool:
 
 
 def _own_parameter(traced: Traced, node: fx.Node) -> fx.Node | None:
-    """A ``get_attr`` node for a new parameter that holds the piece of a parameter ``node`` computes."""
+    """A ``get_attr`` node for a new parameter that holds the piece of a parameter ``node``
+    computes.
+    """
     steps = [node]
     while operator_name(steps[-1]) in _CUTS or steps[-1].target is operator.getitem:
         steps.append(steps[-1].args[0])  # type: ignore[arg-type]
@@ -132,12 +140,14 @@ def _own_parameter(traced: Traced, node: fx.Node) -> fx.Node | None:
 
 
 def _piece_name(traced: Traced, source: str, piece: Tensor) -> str:
-    """``in_proj_0_weight`` for the first piece cut from ``in_proj_weight``; the same piece has the same name."""
+    """``in_proj_0_weight`` for the first piece cut from ``in_proj_weight``; the same piece has the
+    same name.
+    """
     owner, _, attribute = source.rpartition(".")
     ending = next((word for word in ("weight", "bias") if attribute.endswith(f"_{word}")), "")
     stem = attribute.removesuffix(f"_{ending}") if ending else attribute
     pieces = traced.pieces.setdefault(source, {})
-    key = (piece.storage_offset(), tuple(piece.shape))
+    key = (int(piece.storage_offset()), tuple(piece.shape))
     word = "_".join(part for part in (stem, str(len(pieces)), ending) if part)
     return pieces.setdefault(key, f"{owner}.{word}" if owner else word)
 

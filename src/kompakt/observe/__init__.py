@@ -1,12 +1,13 @@
 """Calibration: stream data through a network once, remember a little of every edge, answer ranges.
 
-:func:`calibrate` fills an :class:`EdgeStatistics` for every site; each entry of :data:`OBSERVERS` turns one
-into a range.
+:func:`calibrate` fills an :class:`EdgeStatistics` for every site; each entry of :data:`OBSERVERS`
+turns one into a range.
 """
 
 from __future__ import annotations
 
-from kompakt.observe.calibrate import Calibration, calibrate
+from kompakt.observe.calibrate import calibrate
+from kompakt.observe.calibration import Calibration
 from kompakt.observe.entropy import Entropy
 from kompakt.observe.minmax import MinMax
 from kompakt.observe.moving_average import MovingAverage
@@ -19,6 +20,7 @@ from kompakt.observe.quality import (
     mean_squared_error,
     outlier_ratio,
 )
+from kompakt.observe.sketch import from_arrays, to_arrays
 from kompakt.observe.statistics import EdgeStatistics
 
 OBSERVERS: dict[str, Observer] = {
@@ -42,6 +44,8 @@ __all__ = [
     "calibrate",
     "clipped_share",
     "expected_sqnr_db",
+    "from_arrays",
     "mean_squared_error",
     "outlier_ratio",
+    "to_arrays",
 ]

@@ -1,14 +1,18 @@
-"""From a batch as it comes to the tensors of one forward pass.
+"""From batches as they come to the tensors of one forward pass.
 
-Large batches are cut into small ones: activations of a few images fit into the processor's cache, those of
-dozens do not, and nothing that is observed depends on the batch size.
+Large batches are cut and small ones joined: activations of a few images stay in the processor's
+cache, those of dozens do not, and one image at a time is dominated by the cost of calls. What is
+observed does not depend on it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, fx
 
@@ -30,10 +34,12 @@ class InputBinding:
         names: Input names in placeholder order.
         batch_dims: For each input the dimension that runs over samples, or ``None``.
         batch_symbol: Symbol of the batch size in the shapes of the graph's nodes, where known.
+        can_be_regrouped: Whether the network is known to take any number of samples at once.
     """
 
     def __init__(self, network: fx.GraphModule) -> None:
         self.network = network
+        self.can_be_regrouped = isinstance(network, Network)
         placeholders = [node for node in network.graph.nodes if node.op == "placeholder"]
         self.names = [str(node.target) for node in placeholders]
         self.batch_dims: list[int | None] = [0] * len(placeholders)
@@ -43,6 +49,7 @@ class InputBinding:
                 spec.shape.index("batch") if "batch" in spec.shape else None
                 for spec in network.input_specs
             ]
+            self.can_be_regrouped = None not in self.batch_dims
         self.batch_symbol = _symbol(placeholders, self.batch_dims)
 
     def tensors(self, batch: Batch, number: int) -> list[Tensor]:
@@ -53,15 +60,15 @@ class InputBinding:
             number: Number of the batch, counted from 0, for messages.
 
         Raises:
-            DataError: K333 when the batch has other inputs than the network; K130–K133 when a Network
-                refuses their structure, dtype or shape.
+            DataError: K333 when the batch has other inputs than the network; K130–K133 when a
+                Network refuses their structure, dtype or shape.
         """
         tensors = self._flat(batch)
         if tensors is None or len(tensors) != len(self.names):
-            given = list(batch) if isinstance(batch, Mapping) else f"{type(batch).__name__}"
+            given = ", ".join(map(str, batch)) if isinstance(batch, Mapping) else _kind(batch)
             raise DataError(
                 "K333",
-                f"batch {number}: {given}",
+                f"calibration batch {number} with {given}",
                 why=f"the network's inputs are {', '.join(self.names)}",
             )
         if isinstance(self.network, Network):
@@ -79,28 +86,36 @@ class InputBinding:
         if len(sizes) > 1:
             raise DataError(
                 "K333",
-                f"batch {number} with {' and '.join(map(str, sorted(sizes)))} samples",
+                f"calibration batch {number} with {' and '.join(map(str, sorted(sizes)))} samples",
                 why="its inputs disagree about the number of samples",
             )
         if 0 in sizes or any(x.numel() == 0 for x in tensors):
-            raise DataError("K330", f"batch {number}", why="it holds no sample")
+            raise DataError("K330", f"calibration batch {number}", why="it holds no sample")
         return sizes.pop() if sizes else 1
 
-    def pieces(self, tensors: Sequence[Tensor], samples: int, size: int) -> Iterator[list[Tensor]]:
-        """The batch in pieces of at most ``size`` samples; whole when it cannot be cut."""
-        if samples <= size or any(d is None for d in self.batch_dims):
-            yield list(tensors)
-            return
-        for start in range(0, samples, size):
-            count = min(size, samples - start)
-            yield self.first(tensors, count, start)
-
-    def first(self, tensors: Sequence[Tensor], count: int, start: int = 0) -> list[Tensor]:
+    def part(self, tensors: Sequence[Tensor], start: int, count: int) -> list[Tensor]:
         """The samples ``start`` … ``start + count − 1``."""
         return [
             x if d is None else x.narrow(d, start, count)
             for x, d in zip(tensors, self.batch_dims, strict=True)
         ]
+
+    def joined(self, parts: Sequence[Sequence[Tensor]]) -> list[Tensor]:
+        """The samples of several batches in one."""
+        if len(parts) == 1:
+            return list(parts[0])
+        columns = zip(zip(*parts, strict=True), self.batch_dims, strict=True)
+        return [torch.cat(tensors, dim=d or 0) for tensors, d in columns]
+
+    def fit_together(self, one: Sequence[Tensor], other: Sequence[Tensor]) -> bool:
+        """Whether two batches differ in nothing but their number of samples."""
+        return all(
+            x.dtype == y.dtype
+            and x.device == y.device
+            and x.dim() == y.dim()
+            and all(x.shape[i] == y.shape[i] for i in range(x.dim()) if i != d)
+            for x, y, d in zip(one, other, self.batch_dims, strict=True)
+        )
 
     def samples_first(self, tensors: Sequence[Tensor]) -> dict[str, Tensor]:
         """The inputs that run over samples, by name, with samples along dimension 0."""
@@ -124,6 +139,93 @@ class InputBinding:
             return values
         flatten = getattr(self.network, "flatten_inputs", None)
         return list(flatten(*values)) if flatten else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class MicroBatch:
+    """What goes through the network at once.
+
+    Attributes:
+        tensors: Inputs in placeholder order.
+        numbers: For each sample the number of the batch it came in, int64 ``(samples,)``.
+    """
+
+    tensors: list[Tensor]
+    numbers: npt.NDArray[np.int64]
+
+    @property
+    def samples(self) -> int:
+        """Samples in it."""
+        return len(self.numbers)
+
+
+def micro_batches(
+    batches: Iterable[Batch], binding: InputBinding, size: int | None, max_samples: int | None
+) -> Iterator[MicroBatch]:
+    """Batches cut to at most ``size`` samples; whole batches are joined where ``size`` allows.
+
+    Args:
+        batches: Inputs as they come.
+        binding: How they become tensors.
+        size: Samples to run at once, or ``None`` to take batches as they come.
+        max_samples: Stop after this many samples.
+
+    Raises:
+        DataError: K330 for an empty batch, K333 and K130–K133 for one that does not fit.
+    """
+    waiting: list[MicroBatch] = []
+    for piece in _limited(batches, binding, max_samples):
+        limit = size if size is not None and binding.can_be_regrouped else piece.samples
+        if waiting and not _can_join(binding, waiting, piece, limit):
+            yield _join(binding, waiting)
+            waiting = []
+        if piece.samples < limit:
+            waiting.append(piece)
+            continue
+        # A batch is always cut the same way, whatever came before it.
+        for start in range(0, piece.samples, limit):
+            count = min(limit, piece.samples - start)
+            yield MicroBatch(
+                tensors=binding.part(piece.tensors, start, count), numbers=piece.numbers[:count]
+            )
+    if waiting:
+        yield _join(binding, waiting)
+
+
+def _limited(
+    batches: Iterable[Batch], binding: InputBinding, max_samples: int | None
+) -> Iterator[MicroBatch]:
+    """Each batch as it comes, as tensors, until there are ``max_samples``."""
+    seen = 0
+    for number, batch in enumerate(batches):
+        tensors = binding.tensors(batch, number)
+        samples = binding.samples(tensors, number)
+        if max_samples is not None and seen + samples > max_samples:
+            samples = max_samples - seen
+            tensors = binding.part(tensors, 0, samples)
+        seen += samples
+        yield MicroBatch(tensors=tensors, numbers=np.full(samples, number))
+        if max_samples is not None and seen >= max_samples:
+            return
+
+
+def _can_join(
+    binding: InputBinding, waiting: Sequence[MicroBatch], piece: MicroBatch, limit: int
+) -> bool:
+    together = sum(w.samples for w in waiting) + piece.samples
+    return together <= limit and binding.fit_together(waiting[-1].tensors, piece.tensors)
+
+
+def _join(binding: InputBinding, parts: Sequence[MicroBatch]) -> MicroBatch:
+    return MicroBatch(
+        tensors=binding.joined([part.tensors for part in parts]),
+        numbers=np.concatenate([part.numbers for part in parts]),
+    )
+
+
+def _kind(batch: Batch) -> str:
+    name = type(batch).__name__
+    return f"a {name} of {len(batch)}" if isinstance(batch, Sequence) else f"a {name}"
 
 
 def _all_tensors(values: Sequence[Any]) -> bool:

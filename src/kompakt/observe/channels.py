@@ -9,7 +9,7 @@ import numpy as np
 from kompakt.observe.histogram import Floats
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, eq=False)
 class ChannelMagnitudes:
     """Largest magnitude per channel.
 

@@ -1,8 +1,8 @@
 """What is taken from one tensor while it is still in the cache: exact extremes and a sample.
 
-The extremes read every value, once. The histogram only needs a sample, and a good one is cheap: short
-contiguous blocks, in memory order, evenly spread over each sample of the batch with a jitter. Where
-the blocks lie depends on the sample's own input only (see :func:`fingerprints`), so a sample
+The extremes read every value, once. The histogram only needs a sample, and a good one is cheap:
+short contiguous blocks, in memory order, evenly spread over each sample of the batch with a jitter.
+Where the blocks lie depends on the sample's own input only (see :func:`fingerprints`), so a sample
 contributes the same values whatever batch, order or process it comes in.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -30,15 +30,15 @@ PER_TENSOR = 65536
 _GOLDEN = 0.6180339887498949
 _FINGERPRINT_VALUES = 256
 _VECTOR = 32
-_NARROWEST = 96
+_NARROWEST = 384
 
 
 class EdgeSummary(NamedTuple):
     """One edge in one batch.
 
     Attributes:
-        lows: Smallest values, float32 or float64 ``(rows, channels)``, one row a sample (or one for all);
-            ``(rows, 1)`` where they were not needed per channel.
+        lows: Smallest values, float32 or float64 ``(rows, channels)``, one row a sample (or one for
+            all); ``(rows, 1)`` where they were not needed per channel.
         highs: Largest values, ``(rows, channels)``.
         sampled: Values for the histogram, same dtype, 1-D.
         values: Number of values the tensor has.
@@ -105,11 +105,11 @@ def summarize(
     Args:
         x: Any floating tensor in any memory layout.
         sampler: The block positions of this batch.
-        batch_dim: Dimension of ``x`` that runs over samples (it may be a multiple of the batch size, as
-            where attention folds heads into it), or ``None``.
+        batch_dim: Dimension of ``x`` that runs over samples (it may be a multiple of the batch
+            size, as where attention folds heads into it), or ``None``.
         channel_dim: Dimension that runs over channels, or ``None``.
-        never_negative: The network guarantees that ``x`` is not negative, as behind a ReLU. Where the
-            sample already holds a 0, the smallest value is then known without reading the rest.
+        never_negative: The network guarantees that ``x`` is not negative, as behind a ReLU. Where
+            the sample already holds a 0, the smallest value is then known without reading the rest.
     """
     if x.numel() == 0:
         return None
@@ -131,16 +131,16 @@ def summarize(
 def group(x: Tensor, samples: int, batch_dim: int | None, channel_dim: int | None) -> Tensor:
     """``x`` as ``(samples, before, channels, after)``, contiguous, in the order it lies in memory.
 
-    The order of the other dimensions does not matter to extremes and histograms; following memory makes
-    this a view for every dense layout (a channels-last tensor taken in logical order would be copied).
-    Where the batch dimension does not divide into samples there is a single row.
+    The order of the other dimensions does not matter to extremes and histograms; following memory
+    makes this a view for every dense layout (a channels-last tensor taken in logical order would be
+    copied). Where the batch dimension does not divide into samples there is a single row.
 
     Args:
         x: Non-empty tensor.
         samples: Batch size.
         batch_dim: Dimension that runs over samples, or ``None``.
-        channel_dim: Dimension that runs over channels; without one, or when it is the batch dimension,
-            there is one channel.
+        channel_dim: Dimension that runs over channels; without one, or when it is the batch
+            dimension, there is one channel.
     """
     by_sample = batch_dim is not None and x.dim() > 0 and x.shape[batch_dim] % samples == 0
     first = [batch_dim % x.dim()] if by_sample and batch_dim is not None else []
@@ -156,7 +156,7 @@ def group(x: Tensor, samples: int, batch_dim: int | None, channel_dim: int | Non
     return x.permute(first + rest).reshape(count, before, channels, after).contiguous()
 
 
-def _reduce(grouped: Tensor, extreme: type(torch.amax)) -> Tensor:  # type: ignore[valid-type]
+def _reduce(grouped: Tensor, extreme: Callable[[Tensor, int], Tensor]) -> Tensor:
     """Extreme over ``before`` and ``after``: ``(samples, channels)``."""
     count, before, channels, after = grouped.shape
     inner = extreme(grouped, 3) if after > 1 else grouped.view(count, before, channels)

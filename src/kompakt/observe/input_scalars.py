@@ -1,7 +1,7 @@
 """A few numbers per input and sample: what a deployed model's inputs are later compared with.
 
-A pooled histogram of pixels cannot tell drift from ordinary variation between images; a handful of scalars
-per image can. They are kept for the first 2000 samples.
+A pooled histogram of pixels cannot tell drift from ordinary variation between images; a handful of
+scalars per image can. They are kept for the first 2000 samples.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ MOST_CHANNELS = 8
 COLUMNS = ("mean", "std", "low", "high", "high_frequency", "saturated")
 """The scalars every input has; ``channel_0`` … follow for images with 2 to 8 channels.
 
-``high_frequency`` is the mean squared difference of neighbours along the last dimension; ``saturated`` the
-share of values equal to the sample's own smallest or largest.
+``high_frequency`` is the mean squared difference of neighbours along the last dimension;
+``saturated`` the share of values equal to the sample's own smallest or largest.
 """
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, eq=False)
 class InputScalars:
     """Scalars of one input.
 
@@ -72,9 +72,7 @@ def describe(x: Tensor) -> InputScalars:
     array = x.detach().to("cpu", torch.float32).contiguous().numpy()
     # One sample at a time stays in the cache, a whole batch does not.
     rows = np.array([_scalars(sample, channels) for sample in array], dtype=np.float32)
-    return InputScalars(
-        columns=COLUMNS + tuple(f"channel_{i}" for i in range(channels)), rows=rows
-    )
+    return InputScalars(columns=COLUMNS + tuple(f"channel_{i}" for i in range(channels)), rows=rows)
 
 
 def _scalars(sample: npt.NDArray[np.float32], channels: int) -> list[float]:

@@ -1,12 +1,12 @@
 """The exact extremes.
 
 What it does
-    Answers the smallest and the largest value of the whole calibration set. Nothing seen in calibration
-    is clipped.
+    Answers the smallest and the largest value of the whole calibration set. Nothing seen in
+    calibration is clipped.
 
 When to use
-    Few samples; edges without outliers, such as those behind ReLU6; 16-bit activations, where range is
-    cheap. It is the safe start and what the others are compared with.
+    Few samples; edges without outliers, such as those behind ReLU6; 16-bit activations, where range
+    is cheap. It is the safe start and what the others are compared with.
 
 Cost
     None beyond the calibration pass.
@@ -15,7 +15,8 @@ Formula
     low = min x, high = max x.
 
 Limits
-    One outlier stretches the range and coarsens every other value; the range only grows with more data.
+    One outlier stretches the range and coarsens every other value; the range only grows with more
+    data.
 
 Reference
     Krishnamoorthi 2018, "Quantizing deep convolutional networks for efficient inference", arXiv

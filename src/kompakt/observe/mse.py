@@ -8,22 +8,24 @@ When to use
     The default for 8 bits and below. It finds by itself whether outliers are worth their range.
 
 Cost
-    2 to 20 milliseconds per site, from the histogram.
+    1 to 5 milliseconds per site, from the histogram.
 
 Formula
-    minimise E[(x − x̂)²] over low and high, where x̂ is x rounded to the nearest code of the range and
-    clipped to the codes that exist. The expectation is an exact integral over each bin (see
-    ``observe/quality.py``), for the scale and zero point the range really gets. Both ends are searched
-    unless one is fixed at 0 or the range is symmetric; a coarse geometric grid, then two finer ones.
+    minimise E[(x − x̂)²] over low and high, where x̂ is x rounded to the nearest code of the range
+    and clipped to the codes that exist. The expectation is an exact integral over each bin (see
+    ``observe/quality.py``), for the scale and zero point the range really gets. Both ends are
+    searched unless one is fixed at 0 or the range is symmetric; a coarse geometric grid, then two
+    finer ones.
 
 Limits
-    Every value counts the same: an edge whose rare large values decide the result is better served by
-    min-max. A bin is at most 1/1024 of the largest magnitude, so with outliers beyond a thousand times the
-    typical value the histogram no longer resolves what lies between.
+    Every value counts the same: an edge whose rare large values decide the result is better served
+    by min-max. A bin is at most 1/1024 of the largest magnitude, so with outliers beyond a thousand
+    times the typical value the histogram no longer resolves what lies between.
 
 Reference
-    Banner et al. 2018, "Post-training 4-bit quantization of convolution networks for rapid-deployment",
-    arXiv 1810.05723, section 3 (there for Gaussian and Laplace; here for the observed distribution).
+    Banner et al. 2018, "Post-training 4-bit quantization of convolution networks for
+    rapid-deployment", arXiv 1810.05723, section 3 (there for Gaussian and Laplace; here for the
+    observed distribution).
 """
 
 from __future__ import annotations

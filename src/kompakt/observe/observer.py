@@ -11,8 +11,8 @@ from kompakt.observe.statistics import EdgeStatistics
 class Observer(Protocol):
     """Answers the range a quantizer should cover.
 
-    The range lies inside the exact extremes of what was observed; data that is never negative keeps its
-    exact low end. Deterministic.
+    The range lies inside the exact extremes of what was observed; data that is never negative keeps
+    its exact low end. Deterministic.
     """
 
     def range(

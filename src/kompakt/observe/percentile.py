@@ -4,20 +4,21 @@ What it does
     Leaves out the outermost values: by default one in ten thousand.
 
 When to use
-    Edges with rare, large outliers that carry little meaning, such as many transformer activations; large
-    calibration sets, where the extremes keep growing.
+    Edges with rare, large outliers that carry little meaning, such as many transformer activations;
+    large calibration sets, where the extremes keep growing.
 
 Cost
     Microseconds per site, from the histogram.
 
 Formula
-    With percentile p, (100 − p)/2 percent are cut at each end. Where the data lies on one side of 0 all of
-    100 − p percent are cut at the far end, for the range must reach 0 anyway. A symmetric range holds p
-    percent of the magnitudes. Within a bin the values are taken as evenly spread.
+    With percentile p, (100 − p)/2 percent are cut at each end. Where the data lies on one side of 0
+    all of 100 − p percent are cut at the far end, for the range must reach 0 anyway. A symmetric
+    range holds p percent of the magnitudes. Quantiles are rounded outwards to the edge of their
+    bin.
 
 Limits
-    Blind to what the outliers are worth: in some networks they are the signal. The quantile is exact to one
-    bin (at most 1/1024 of the largest magnitude) of a sample of the values.
+    Blind to what the outliers are worth: in some networks they are the signal. The quantile is
+    exact to one bin (at most 1/1024 of the largest magnitude) of a sample of the values.
 
 Reference
     Wu et al. 2020, "Integer quantization for deep learning inference: principles and empirical
@@ -30,7 +31,7 @@ from dataclasses import dataclass
 
 from kompakt.errors import UsageError
 from kompakt.numerics.formats import Format
-from kompakt.observe.histogram import quantile
+from kompakt.observe.histogram import quantile_bin
 from kompakt.observe.statistics import EdgeStatistics
 
 
@@ -62,11 +63,12 @@ class Percentile:
         if share == 1.0:
             return statistics.low, statistics.high
         if symmetric:
-            return statistics.symmetric(quantile(statistics.magnitudes(), share))
+            return statistics.symmetric(quantile_bin(statistics.magnitudes(), share)[1])
         density = statistics.density()
+        cut = 1.0 - share
         if statistics.low >= 0.0:
-            return statistics.within(statistics.low, quantile(density, share))
+            return statistics.within(statistics.low, quantile_bin(density, share)[1])
         if statistics.high <= 0.0:
-            return statistics.within(quantile(density, 1.0 - share), statistics.high)
-        cut = (1.0 - share) / 2.0
-        return statistics.within(quantile(density, cut), quantile(density, 1.0 - cut))
+            return statistics.within(quantile_bin(density, cut)[0], statistics.high)
+        low, high = quantile_bin(density, cut / 2)[0], quantile_bin(density, 1.0 - cut / 2)[1]
+        return statistics.within(low, high)

@@ -1,12 +1,13 @@
 """What a range costs, computed from the histogram instead of from the data.
 
-Rounding error inside the range and clipping error outside are one integral: with ``u = x / scale`` and
-``n(u)`` the nearest code that exists, the squared error is ``scale² · (u − n)²``, whose antiderivative is
+Rounding error inside the range and clipping error outside are one integral: with ``u = x / scale``
+and ``n(u)`` the nearest code that exists, the squared error is ``scale² · (u − n)²``, whose
+antiderivative is
 
     G(u) = n / 12 + (u − n)³ / 3
 
-for every ``u``, inside the range (``n`` moves along) and outside (``n`` stays). So the error of a bin is
-exact for values spread evenly over it.
+for every ``u``, inside the range (``n`` moves along) and outside (``n`` stays). So the error of a
+bin is exact for values spread evenly over it.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from kompakt.numerics.affine import choose_qparams
 from kompakt.numerics.formats import Format
 from kompakt.observe.histogram import Density, Floats, quantile, share_below
 from kompakt.observe.statistics import EdgeStatistics
+
+_RANGES_AT_ONCE = 16
 
 
 def mean_squared_error(
@@ -102,7 +105,7 @@ def mean_square(density: Density) -> float:
     """E[x²] of the density."""
     left, right = density.edges[:-1], density.edges[1:]
     squares = (left * left + left * right + right * right) / 3.0
-    return float((density.counts * squares).sum() / density.counts.sum())
+    return float((density.nonzero_counts() * squares).sum() / density.counts.sum())
 
 
 def squared_errors(
@@ -131,21 +134,35 @@ def squared_errors(
 
 
 def _integer_errors(density: Density, scales: Floats, first: Floats, last: Floats) -> Floats:
-    u = density.edges[None, :] / scales
-    code = np.clip(np.rint(u), first, last)
-    rest = u - code
-    antiderivative = code / 12.0 + rest**3 / 3.0
-    width = np.diff(u, axis=1)
-    has_width = np.diff(density.edges) > 0.0
+    counts, width = density.nonzero_counts(), np.diff(density.edges)
+    has_width = width > 0.0
+    per_width = np.where(has_width, counts / np.where(has_width, width, 1.0), 0.0)
+    # Σ wᵢ·(G(eᵢ₊₁) − G(eᵢ)) with every G computed once.
+    weights = np.append(0.0, per_width) - np.append(per_width, 0.0)
+    errors = _antiderivative(density.edges, scales, first, last) @ weights * scales[:, 0] ** 3
     # A bin cut to a single value has no width to integrate over.
-    per_bin = np.where(
-        has_width,
-        np.diff(antiderivative, axis=1) / np.where(has_width, width, 1.0),
-        rest[:, :-1] ** 2,
-    )
-    # The difference of two antiderivatives may round to just below 0.
-    errors: Floats = np.maximum(per_bin, 0.0) @ density.counts
-    return errors * scales[:, 0] ** 2 / density.counts.sum()
+    points = density.edges[:-1][~has_width]
+    if len(points):
+        u = points / scales
+        rest = u - np.clip(np.rint(u), first, last)
+        errors += rest**2 @ counts[~has_width] * scales[:, 0] ** 2
+    return np.asarray(np.maximum(errors, 0.0) / density.counts.sum())
+
+
+def _antiderivative(edges: Floats, scales: Floats, first: Floats, last: Floats) -> Floats:
+    """G at every edge for every scale, ``(ranges, edges)``."""
+    result = np.empty((len(scales), len(edges)))
+    # A few ranges at a time keep the intermediate arrays in the cache.
+    for start in range(0, len(scales), _RANGES_AT_ONCE):
+        some = slice(start, start + _RANGES_AT_ONCE)
+        rest = edges / scales[some]
+        code = np.clip(np.rint(rest), first[some], last[some])
+        rest -= code
+        np.multiply(rest * rest, rest, out=rest)
+        rest /= 3.0
+        code /= 12.0
+        np.add(code, rest, out=result[some])
+    return result
 
 
 def _float_errors(density: Density, scales: Floats, fmt: Format) -> Floats:
@@ -156,7 +173,6 @@ def _float_errors(density: Density, scales: Floats, fmt: Format) -> Floats:
     exponent = np.frexp(np.maximum(magnitude, float(info.tiny)))[1] - 1
     ulp = np.ldexp(float(info.eps), exponent)
     over = np.maximum(magnitude - float(info.max), 0.0)
-    rounding = np.where(magnitude > 0.0, ulp**2 / 12.0, 0.0)
-    per_bin = np.where(over > 0.0, over**2, rounding)
-    errors: Floats = per_bin @ density.counts
-    return errors * scales[:, 0] ** 2 / density.counts.sum()
+    per_bin = np.where(over > 0.0, over**2, ulp**2 / 12.0)
+    errors: Floats = (per_bin @ density.nonzero_counts()) * scales[:, 0] ** 2
+    return np.asarray(errors / density.counts.sum())

@@ -1,7 +1,7 @@
 """Looking for the best range: a coarse geometric grid, then finer ones around the best point.
 
-A range inside the exact extremes is written as factors in (0, 1] on its free ends. Data on one side of 0
-and symmetric ranges have one free end; otherwise both ends move.
+A range inside the exact extremes is written as factors in (0, 1] on its free ends. Data on one side
+of 0 and symmetric ranges have one free end; otherwise both ends move.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from kompakt.observe.histogram import Floats
 from kompakt.observe.statistics import EdgeStatistics
 
 Cost = Callable[[Floats, Floats], Floats]
-"""Cost of each of many ranges: (lows, highs), float64 ``(ranges,)`` each, to float64 ``(ranges,)``."""
+"""Cost of each of many ranges from their lows and highs, all float64 ``(ranges,)``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,9 +86,7 @@ def _product(factors: Floats, free: tuple[bool, bool]) -> Floats:
     return np.stack(np.meshgrid(low, high, indexing="ij"), axis=-1).reshape(-1, 2)
 
 
-def _ranges(
-    statistics: EdgeStatistics, factors: Floats, symmetric: bool
-) -> tuple[Floats, Floats]:
+def _ranges(statistics: EdgeStatistics, factors: Floats, symmetric: bool) -> tuple[Floats, Floats]:
     if symmetric:
         threshold = statistics.absmax * factors[:, 1]
         return -threshold, threshold

@@ -1,8 +1,9 @@
 """What is remembered of one edge: streamed, of constant size, and mergeable.
 
-One :class:`EdgeStatistics` holds everything all observers need, so that one pass over the data serves
-every one of them: exact extremes, a moving average of each sample's extremes, and a histogram of a block
-sample. Statistics of two halves of the data, merged, equal those of one pass over all of it.
+One :class:`EdgeStatistics` holds everything all observers need, so that one pass over the data
+serves every one of them: exact extremes, a moving average of each sample's extremes, and a
+histogram of a block sample. Statistics of two halves of the data, merged, equal those of one pass
+over all of it.
 """
 
 from __future__ import annotations
@@ -30,9 +31,9 @@ DECAY = 0.99
 class RunningAverage:
     """Debiased exponential moving average of the samples' extremes, in the order of the data.
 
-    After samples x₁ … xₙ it is ``Σ dⁿ⁻ⁱ xᵢ / Σ dⁿ⁻ⁱ`` with d = 0.99, so early samples do not start from
-    an arbitrary value. Two averages merge exactly as if the second's samples had followed the first's
-    (up to rounding of float64).
+    After samples x₁ … xₙ it is ``Σ dⁿ⁻ⁱ xᵢ / Σ dⁿ⁻ⁱ`` with d = 0.99, so early samples do not start
+    from an arbitrary value. Two averages merge exactly as if the second's samples had followed the
+    first's (up to rounding of float64).
 
     Attributes:
         samples: n.
@@ -68,7 +69,7 @@ class RunningAverage:
         return self.low_sum / weight, self.high_sum / weight
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class SampleExtremes:
     """Exact extremes of one tensor.
 
@@ -89,8 +90,8 @@ class SampleExtremes:
         Args:
             lows: float64 ``(rows, channels)`` or ``(rows, 1)``.
             highs: float64 ``(rows, channels)``.
-            samples: Samples in the batch, where the tensor may have had one row for all of them: each
-                sample then saw these extremes.
+            samples: Samples in the batch, where the tensor may have had one row for all of them:
+                each sample then saw these extremes.
         """
         by_row = lows.min(axis=1), highs.max(axis=1)
         if samples is not None and len(lows) != samples:
@@ -98,26 +99,28 @@ class SampleExtremes:
         absmax = np.maximum(np.abs(lows).max(axis=0), np.abs(highs).max(axis=0))
         return cls(lows=by_row[0], highs=by_row[1], channel_absmax=absmax)
 
-    def refuse_nonfinite(self, site: str, batch: int | None = None) -> None:
+    def refuse_nonfinite(self, site: str, numbers: npt.NDArray[np.int64] | None = None) -> None:
         """Raise K331 when an extreme is NaN or infinite.
 
         Args:
             site: Name of the edge.
-            batch: Number of the batch, counted from 0.
+            numbers: For each sample the number of its batch, counted from 0.
         """
-        both = np.concatenate((self.lows, self.highs))
-        if np.isfinite(both).all():
+        finite = np.isfinite(self.lows) & np.isfinite(self.highs)
+        if finite.all():
             return
-        where = f" in batch {batch}" if batch is not None else ""
+        first = int(np.argmin(finite))
+        batch = f" in calibration batch {numbers[first]}" if numbers is not None else ""
+        is_nan = np.isnan(self.lows[first]) or np.isnan(self.highs[first])
         raise DataError(
             "K331",
-            f"observing {site or 'a tensor'}{where}",
+            f"observing {site or 'a tensor'}{batch}",
             where=site,
-            why=f"it holds {'NaN' if np.isnan(both).any() else 'infinity'}, which no range can cover",
+            why=f"it holds {'NaN' if is_nan else 'infinity'}, which no range can cover",
         )
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, eq=False)
 class EdgeStatistics:
     """Streamed statistics of the tensors on one edge.
 
@@ -155,9 +158,7 @@ class EdgeStatistics:
         """Exact largest magnitude."""
         return max(abs(self.low), abs(self.high))
 
-    def update(
-        self, x: Tensor, batch_dim: int | None = 0, channel_dim: int | None = None
-    ) -> None:
+    def update(self, x: Tensor, batch_dim: int | None = 0, channel_dim: int | None = None) -> None:
         """Add one tensor.
 
         Args:
@@ -175,7 +176,8 @@ class EdgeStatistics:
         sampler = BlockSampler(fingerprints([lead], len(lead)))
         summary = summarize(x, sampler, batch_dim=batch_dim, channel_dim=channel_dim)
         if summary is not None:
-            extremes = SampleExtremes.of(*(t.double().cpu().numpy() for t in (summary.lows, summary.highs)))
+            lows, highs = (t.double().cpu().numpy() for t in (summary.lows, summary.highs))
+            extremes = SampleExtremes.of(lows, highs)
             extremes.refuse_nonfinite(self.site)
             self.absorb([extremes], summary.sampled, summary.values)
 
@@ -204,8 +206,8 @@ class EdgeStatistics:
     def merge(self, later: EdgeStatistics) -> EdgeStatistics:
         """New statistics of both, as if ``later``'s data had followed.
 
-        Extremes, histogram, channels and per-sample scalars are equal to the bit to those of one pass;
-        the moving average up to rounding of float64.
+        Extremes, histogram, channels and per-sample scalars are equal to the bit to those of one
+        pass; the moving average up to rounding of float64.
         """
         kept = np.concatenate((self.sample_absmax, later.sample_absmax))[:SAMPLES_KEPT]
         return EdgeStatistics(

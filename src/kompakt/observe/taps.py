@@ -1,8 +1,9 @@
 """A copy of a network's graph that answers statistics instead of outputs.
 
 The copy shares the network's modules and parameters. Behind every observed node stands an
-:class:`EdgeTap`; the taps' summaries are the outputs, and what no tap needs is not computed. The code
-``torch.fx`` generates drops each activation after its last use, so nothing is kept but the summaries.
+:class:`EdgeTap`; the taps' summaries are the outputs, and what no tap needs is not computed. The
+code ``torch.fx`` generates drops each activation after its last use, so nothing is kept but the
+summaries.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from torch import Tensor, fx, nn
 from kompakt.errors import DataError, SchemeError
 from kompakt.network.kinds import kind_of
 from kompakt.observe.edge_summary import BlockSampler, EdgeSummary, summarize
+from kompakt.observe.lean_graph import clamp_in_place_, views_to_reshapes_
 
 _AT_LEAST_ZERO = frozenset({"relu", "relu6", "sigmoid", "hardsigmoid", "softmax"})
 _KEEPS_SIGN = frozenset(
@@ -94,14 +96,14 @@ def observing(
         network: Not changed; its modules and parameters are shared.
         taps: For each site the name of the node whose output is observed.
         context: Handed to the taps.
-        batch_symbol: The symbol that stands for the batch size in the nodes' shapes; without it samples
-            are assumed to lie along dimension 0.
+        batch_symbol: The symbol that stands for the batch size in the nodes' shapes; without it
+            samples are assumed to lie along dimension 0.
         layout_free: Replace ``view`` by ``reshape``, so that the graph also runs on tensors in
             channels-last layout.
 
     Returns:
-        A module that takes one tensor for each placeholder in order and returns a tuple in the order of
-        ``taps``.
+        A module that takes one tensor for each placeholder in order and returns a tuple in the
+        order of ``taps``.
 
     Raises:
         SchemeError: K334 when a tap names no node of the graph.
@@ -116,7 +118,7 @@ def observing(
         if node.op in ("call_module", "get_attr")
     }
     if layout_free:
-        _views_to_reshapes(graph)
+        views_to_reshapes_(graph)
     inputs = [node for node in graph.nodes if node.op == "placeholder"]
     calls: dict[str, fx.Node] = {}
     for number, (site, name) in enumerate(taps.items()):
@@ -138,6 +140,7 @@ def observing(
     graph.output(tuple(calls[site] for site in taps))
     runner = fx.GraphModule(modules, graph, class_name="Observing")
     runner.graph.eliminate_dead_code()
+    clamp_in_place_(runner.graph)
     runner.recompile()
     return runner
 
@@ -185,20 +188,6 @@ def _free_name(wanted: str, taken: Mapping[str, Any]) -> str:
     return wanted
 
 
-def _views_to_reshapes(graph: fx.Graph) -> None:
-    aten = torch.ops.aten
-    for node in graph.nodes:
-        if node.op == "call_function" and node.target in (
-            aten.view.default,
-            aten._unsafe_view.default,
-        ):
-            node.target = aten.reshape.default
-        elif node.op == "call_method" and node.target == "view":
-            sizes = node.args[1:]
-            if not any(isinstance(size, torch.dtype) for size in sizes):
-                node.target = "reshape"
-
-
 def _batch_dim(node: fx.Node, symbol: str | None) -> int | None:
     """The dimension whose size is a multiple of the batch size."""
     value = node.meta.get("val")
@@ -212,8 +201,8 @@ def _batch_dim(node: fx.Node, symbol: str | None) -> int | None:
 
 def _channel_dim(network: fx.GraphModule, node: fx.Node) -> int:
     """Dimension 1 for what convolutions read and write, else the last."""
-    value = node.meta.get("val", node.meta.get("tensor_meta"))
-    rank = len(value.shape) if hasattr(value, "shape") else None
+    value = node.meta.get("val")
+    rank = value.dim() if isinstance(value, Tensor) else None
     around = [_module_of(network, n) for n in (node, *node.all_input_nodes, *node.users)]
     if any(isinstance(module, _FEATURES_SECOND) for module in around):
         return 1

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from torch import nn
+from torch import Tensor, nn
 from torch.fx import Node
 
 from kompakt.errors import SchemeError, TargetError
@@ -307,7 +307,8 @@ def _list_activations(
     """One row for every edge: its format, or why it stays float."""
     silent = {"output", "constant", "shape", "getitem", "dropout", "identity"}
     for node in network.graph.nodes:
-        if kinds[node] in silent or not hasattr(node.meta.get("val"), "shape"):
+        value = node.meta.get("val")
+        if kinds[node] in silent or not isinstance(value, Tensor) or not value.is_floating_point():
             continue
         name = str(node.meta.get("site", node.name))
         row = Site(name=name, kind=kinds[node], role="activation", node=node.name)
@@ -340,6 +341,8 @@ def _why_edge_is_float(node: Node, rules: Rules, kinds: dict[Node, str], decisio
         return "only the weights of its layer are compressed"
     if kinds[start] == "input":
         return "no integer kernel reads it"
+    if kinds[start] in rules.pass_through:
+        return "it only moves floats: nothing before or behind it computes on codes here"
     if kinds[start] in rules.integer_operators:
         return "it does not lie between integer kernels"
     return rules.why_float(kinds[start])

@@ -195,7 +195,8 @@ class TreatedEmbedding(Treated, nn.Embedding):  # type: ignore[misc]
             weight = self.treated_weight()
             return F.embedding(ids, weight, self.padding_idx)
         assert self.weight_scale is not None
-        return self.weight_codes[ids].to(torch.float32) * self.weight_scale[ids].unsqueeze(-1)
+        scale = F.embedding(ids, self.weight_scale.unsqueeze(-1))
+        return F.embedding(ids, self.weight_codes).to(torch.float32) * scale
 
 
 TREATED: dict[type[nn.Module], type[Treated]] = {

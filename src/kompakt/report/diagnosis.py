@@ -50,14 +50,18 @@ def _profile(
     say = draft.say
     figure = draft.numbering.figure()
     ranks = {id(site): str(rank) for rank, site in enumerate(worst, 1)}
-    points = [
-        Point(
-            value=float(site["sqnr_db"]),
-            square=site.get("role") == "weight",
-            mark=ranks.get(id(site), ""),
-        )
-        for site in sites
-    ]
+    points = []
+    for weights in (True, False):  # each kind has its own way from the input to the output
+        kind = [site for site in sites if (site.get("role") == "weight") == weights]
+        points += [
+            Point(
+                at=(place + 0.5) / len(kind),
+                value=float(site["sqnr_db"]),
+                square=weights,
+                mark=ranks.get(id(site), ""),
+            )
+            for place, site in enumerate(kind)
+        ]
     picture = profile(
         points,
         x_label=say("profile.axis"),

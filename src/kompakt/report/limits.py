@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from kompakt.report.draft import Draft
+from kompakt.report.trials import tried
 from kompakt.report.wording import real, whole
 
 
@@ -23,7 +24,7 @@ def sentences(draft: Draft) -> Iterator[str]:
         yield say("limits.latency")
     if any(real(site.get("sqnr_db")) is not None for site in draft.items("sites")):
         yield say("limits.sqnr")
-    if len(draft.items("trials")) > 1:
-        yield say("limits.selection", count=len(draft.items("trials")))
+    if tried(draft) > 1:
+        yield say("limits.selection", count=tried(draft))
     if real(draft.part("candidate").get("peak_memory_bytes")) is not None:
         yield say("limits.memory")

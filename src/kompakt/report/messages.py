@@ -7,8 +7,12 @@ from typing import Protocol
 from kompakt.errors import UsageError
 from kompakt.report.chinese import CHINESE
 from kompakt.report.english import ENGLISH
+from kompakt.report.vocabulary import WORDS
 
-LANGUAGES: dict[str, dict[str, str]] = {"en": ENGLISH, "zh-CN": CHINESE}
+LANGUAGES: dict[str, dict[str, str]] = {
+    "en": ENGLISH | {key: english for key, (english, _) in WORDS.items()},
+    "zh-CN": CHINESE | {key: chinese for key, (_, chinese) in WORDS.items()},
+}
 
 
 class Say(Protocol):

@@ -47,7 +47,8 @@ def section(draft: Draft) -> Parity:
 
 
 def _shown(value: object) -> str:
-    return str(value) if real(value) is None else number(value)
+    x = real(value)
+    return str(value) if x is None else number(x) if 0 < abs(x) < 1e-4 else f"{x:g}"
 
 
 def _sentences(draft: Draft, found: Mapping[str, Any]) -> Iterator[str]:

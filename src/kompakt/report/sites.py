@@ -116,13 +116,19 @@ def _row(draft: Draft, site: Mapping[str, Any]) -> tuple[Cell, ...]:
     return (
         *start,
         str(site["format"]),
-        granularity(draft, site.get("granularity")),
+        _scales(draft, site),
         number(site.get("low")),
         number(site.get("high")),
         _zero_point(site.get("zero_point")),
         percent(site.get("clipped_share")),
         "–" if real(site.get("sqnr_db")) is None else number(site["sqnr_db"]),
     )
+
+
+def _scales(draft: Draft, site: Mapping[str, Any]) -> str:
+    if site.get("granularity") is None and real(site.get("scale")) is not None:
+        return draft.say("granularity.per_tensor")
+    return granularity(draft, site.get("granularity"))
 
 
 def granularity(draft: Draft, value: object) -> str:

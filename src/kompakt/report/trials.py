@@ -30,10 +30,15 @@ def section(draft: Draft) -> Trials:
         return Trials(text=draft.say("trials.none"), figure=None, table=None)
     label = draft.say("table", number=draft.numbering.table())
     return Trials(
-        text=draft.say("trials.intro", count=len(trials)),
+        text=draft.say("trials.intro", count=tried(draft)),
         figure=_figure(draft, trials, label),
         table=_table(draft, trials, label),
     )
+
+
+def tried(draft: Draft) -> int:
+    """How many configurations were really built and judged."""
+    return sum(trial.get("outcome") != "not tried" for trial in draft.items("trials"))
 
 
 def _figure(draft: Draft, trials: Sequence[Mapping[str, Any]], table: str) -> Figure | None:

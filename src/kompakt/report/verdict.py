@@ -145,7 +145,7 @@ def _interval(draft: Draft, value: object, show: object) -> str:
 
 
 def marks(draft: Draft) -> list[Mark]:
-    """Accuracy, parity and budget at a glance, each in a word."""
+    """Accuracy, speed, parity and budget at a glance, each in a word."""
     say = draft.say
     verdict = str(draft.record.get("verdict") or "unmeasured")
     standing: dict[str, Standing] = {"proven": "good", "violated": "bad", "unmeasured": "none"}
@@ -154,7 +154,17 @@ def marks(draft: Draft) -> list[Mark]:
         standing=standing.get(verdict, "open"),
         text=draft.term("verdict", verdict),
     )
-    return [accuracy, _parity_mark(draft), _budget_mark(draft)]
+    return [accuracy, _speed_mark(draft), _parity_mark(draft), _budget_mark(draft)]
+
+
+def _speed_mark(draft: Draft) -> Mark:
+    found = speed_standing(draft)
+    standing: dict[str, Standing] = {"faster": "good", "noisy": "open", "unmeasured": "none"}
+    return Mark(
+        subject=draft.say("mark.speed"),
+        standing=standing.get(found, "bad"),
+        text=draft.say(f"speed.{found}"),
+    )
 
 
 def _parity_mark(draft: Draft) -> Mark:

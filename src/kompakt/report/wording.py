@@ -85,14 +85,19 @@ def percent(value: object) -> str:
 
 
 def two_decimals(value: object) -> str:
-    """A share in [0, 1] as a percentage with two decimals: ``93.12%``."""
+    """A share in [0, 1] as a percentage with two decimals: ``93.12%``, ``100%`` only if all."""
     x = real(value)
-    return "–" if x is None else fixed(x * 100, 2) + "%"
+    if x is None or x == 1:
+        return percent(x)
+    return fixed(min(x, 0.9999) * 100 if x < 1 else x * 100, 2) + "%"
 
 
 def milliseconds(value: object) -> str:
-    """``1.67 ms``."""
-    return "–" if real(value) is None else number(value) + NBSP + "ms"
+    """``1.67 ms``, or ``27.4 µs`` where that is easier to read."""
+    x = real(value)
+    if x is None:
+        return "–"
+    return number(x * 1000) + NBSP + "µs" if 0 < abs(x) < 0.1 else number(x) + NBSP + "ms"
 
 
 def seconds(value: object) -> str:

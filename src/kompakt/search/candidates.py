@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 
 from kompakt.schemes import Scheme, w4, w8, w8a8, w8a8_dynamic
 
@@ -19,6 +19,7 @@ class Candidate:
         level: 1 needs no data, 2 needs calibration data.
         scheme: What to do to which sites.
         calibrator: Observer of the activation ranges (static schemes), or one for each site.
+        methods: Names of the methods applied after calibration, in order (see ``quantize.METHODS``).
         why: Why it is tried.
     """
 
@@ -26,8 +27,8 @@ class Candidate:
     level: int
     scheme: Scheme
     calibrator: str | Mapping[str, str] | None = None
+    methods: tuple[str, ...] = ()
     why: str = ""
-    notes: tuple[str, ...] = field(default_factory=tuple)
 
     @property
     def calibrator_name(self) -> str | None:
@@ -71,4 +72,14 @@ def static(calibrator: str, keep_float: tuple[str, ...] = ()) -> Candidate:
         scheme=w8a8(keep_float=keep_float),
         calibrator=calibrator,
         why="integer kernels throughout",
+    )
+
+
+def with_bias_correction(candidate: Candidate) -> Candidate:
+    """The same candidate with its biases corrected on calibration samples."""
+    return replace(
+        candidate,
+        name=f"{candidate.name} + bias correction",
+        methods=(*candidate.methods, "bias_correction"),
+        why="gives back the mean that rounding takes away",
     )

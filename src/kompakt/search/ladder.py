@@ -21,13 +21,15 @@ from kompakt.measure.latency import LatencyComparison, compare_latency
 from kompakt.network.layers import layers
 from kompakt.progress import note
 from kompakt.search.budget import Budget
-from kompakt.search.candidates import Candidate, without_data
+from kompakt.search.candidates import Candidate, with_bias_correction, without_data
 from kompakt.search.ranking import hybrids, rank_calibrators
 from kompakt.search.workbench import Build, Workbench
 
 LEAST_COVERED = 0.05
 """Share of the multiply-adds a dynamic scheme must treat to be worth trying."""
 QUICK_SECONDS = 4.0
+ALIKE = 0.07
+"""Speeds and sizes this close (a share) count as equal: quick timings tell no more apart."""
 
 
 @dataclass(kw_only=True)
@@ -39,6 +41,7 @@ class Trial:
     comparison: Comparison | None = None
     metric: float | None = None
     latency: LatencyComparison | None = None
+    output_error: float | None = None
     samples: int = 0
     seconds: float = 0.0
     outcome: str = "kept"
@@ -57,6 +60,7 @@ class Trial:
             "drop": comparison.drop if comparison else None,
             "drop_interval": list(comparison.interval) if comparison else None,
             "speedup": self.latency.ratio if self.latency else None,
+            "output_error": self.output_error,
             "size_bytes": build.written.size_bytes if build else None,
             "samples": self.samples,
             "seconds": self.seconds,
@@ -73,7 +77,6 @@ class Ladder:
         bench: Builds candidates.
         budget: What must hold.
         judge: Scores candidates against the float model on the selection data; None without data.
-        quick: A few calibration samples for cheap comparisons.
         example: One input batch for timing.
         rng: Source of randomness.
         time_it: Whether to measure latency.
@@ -85,7 +88,6 @@ class Ladder:
     bench: Workbench
     budget: Budget
     judge: PairedEvaluation | None
-    quick: Sequence[Batch]
     example: Batch
     rng: np.random.Generator
     time_it: bool = True
@@ -110,7 +112,7 @@ class Ladder:
         built = [t for t in self.trials if t.build is not None]
         within = [t for t in built if not t.over and t.outcome != "dropped early"]
         if within:
-            return max(within, key=_speed_then_size)
+            return prefer(within)
         return min(built, key=_distance, default=None)
 
     def _candidates(self) -> Iterator[Candidate]:
@@ -132,21 +134,23 @@ class Ladder:
                 self.trials.append(Trial(candidate=candidate, outcome="not tried", why=why))
 
     def _level_two(self) -> Iterator[Candidate]:
-        ranked = rank_calibrators(self.bench, self.quick, self.keep_float)
+        ranked = rank_calibrators(self.bench, self.keep_float)
         errors = ", ".join(f"{c.calibrator} {error:.3g}" for c, error in ranked)
+        count = sum(batch.size for batch in self.bench.samples)
         self.findings.append(
-            f"simulated output error of static INT8 by calibrator, on {sum(b.size for b in self.quick)} "
-            f"calibration samples: {errors}"
+            f"simulated output error of static INT8 by calibrator, on {count} calibration samples: {errors}"
         )
-        (plain, error), *others = ranked
+        plain, error = ranked[0]
         yield plain
-        for candidate, improved in hybrids(self.bench, self.quick, plain, error):
+        yield with_bias_correction(plain)
+        if self._dynamic_share() < LEAST_COVERED:
+            return
+        for candidate, improved in hybrids(self.bench, plain, error):
             self.findings.append(
                 f"{candidate.name}: the simulated output error falls from {error:.3g} to {improved:.3g}"
             )
             yield candidate
-        if others and others[0][1] < 1.25 * error:
-            yield others[0][0]
+            yield with_bias_correction(candidate)
 
     def _dynamic_share(self) -> float:
         rows = layers(self.bench.prepared)
@@ -161,6 +165,7 @@ class Ladder:
             trial.build = self.bench.build(candidate)
             if self.time_it:
                 trial.latency = self._quick_latency(trial.build)
+            trial.output_error = self._output_error(trial.build)
             self._judge(trial)
         except KompaktError as error:
             if self.fixed:
@@ -182,6 +187,18 @@ class Ladder:
             confidence=self.budget.confidence,
             task=f"timing {build.candidate.name}",
         )
+
+    def _output_error(self, build: Build) -> float | None:
+        """Relative error of the file's outputs on a few calibration samples, ‖file − float‖ / ‖float‖."""
+        error = norm = 0.0
+        baseline = self.bench.float_build().runnable
+        for batch in self.bench.samples:
+            inputs = batch.arrays()
+            theirs, ours = baseline(inputs), build.runnable(inputs)
+            for name, exact in theirs.items():
+                error += float(np.square(ours[name].astype(np.float64) - exact).sum())
+                norm += float(np.square(exact.astype(np.float64)).sum())
+        return (error / norm) ** 0.5 if norm > 0 else None
 
     def _judge(self, trial: Trial) -> None:
         build, budget = trial.build, self.budget
@@ -223,11 +240,15 @@ class Ladder:
         )
 
 
-def _speed_then_size(trial: Trial) -> tuple[float, int]:
-    assert trial.build is not None
-    # Speeds within 3 % are the same to this measurement: the smaller file then wins.
-    speed = round(np.log(trial.latency.ratio) / 0.03) if trial.latency else 0
-    return float(speed), -trial.build.written.size_bytes
+def prefer(trials: Sequence[Trial]) -> Trial:
+    """The fastest; of those as fast (within :data:`ALIKE`) the smallest; of those as small the most faithful."""
+    alike = list(trials)
+    if all(t.latency for t in alike):
+        fastest = max(t.latency.ratio for t in alike if t.latency)
+        alike = [t for t in alike if t.latency and t.latency.ratio >= fastest * (1 - ALIKE)]
+    smallest = min(t.build.written.size_bytes for t in alike if t.build)
+    alike = [t for t in alike if t.build and t.build.written.size_bytes <= smallest * (1 + ALIKE)]
+    return min(alike, key=lambda t: float("inf") if t.output_error is None else t.output_error)
 
 
 def _distance(trial: Trial) -> tuple[int, float]:
@@ -244,6 +265,8 @@ def _summary(trial: Trial) -> str:
         parts.append(f"drop {trial.comparison.drop:+.4f}")
     if trial.latency:
         parts.append(f"{trial.latency.ratio:.2f}x")
+    if trial.output_error is not None:
+        parts.append(f"output error {trial.output_error:.3g}")
     if trial.build:
         parts.append(f"{trial.build.written.size_bytes / 1e6:.2f} MB")
     return ", ".join([*parts, *trial.over])

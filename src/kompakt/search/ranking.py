@@ -46,9 +46,10 @@ def float_outputs(network: Network, batches: Sequence[Batch]) -> list[list[Tenso
 
 
 def rank_calibrators(
-    bench: Workbench, batches: Sequence[Batch], keep_float: tuple[str, ...]
+    bench: Workbench, keep_float: tuple[str, ...]
 ) -> list[tuple[Candidate, float]]:
     """Static candidates, one for each calibrator, best first, with their simulated output error."""
+    batches = bench.samples
     reference = float_outputs(bench.prepared, batches)
     placed = bench.place(static("minmax", keep_float))
     calibration = bench.calibrated(plan_of(placed).taps)
@@ -59,14 +60,11 @@ def rank_calibrators(
     return sorted(ranked, key=lambda pair: pair[1])
 
 
-def hybrids(
-    bench: Workbench, batches: Sequence[Batch], plain: Candidate, error: float
-) -> list[tuple[Candidate, float]]:
+def hybrids(bench: Workbench, plain: Candidate, error: float) -> list[tuple[Candidate, float]]:
     """Static candidates whose worst linear layers take dynamic ranges instead.
 
     Args:
         bench: The workbench.
-        batches: A few calibration samples.
         plain: The best plain static candidate.
         error: Its simulated output error.
 
@@ -76,7 +74,7 @@ def hybrids(
     worst = layers_by_input_quality(bench, plain)
     if not worst or error < NOTICEABLE_ERROR:
         return []
-    reference = float_outputs(bench.prepared, batches)
+    reference = float_outputs(bench.prepared, bench.samples)
     found: list[tuple[Candidate, float]] = []
     for count in sorted({max(1, round(len(worst) * share)) for share in SHARES}):
         scheme = plain.scheme
@@ -89,7 +87,7 @@ def hybrids(
             calibrator=plain.calibrator,
             why=f"the inputs of {count} layers have outliers no fixed range serves",
         )
-        found.append((candidate, output_error(bench.place(candidate), reference, batches)))
+        found.append((candidate, output_error(bench.place(candidate), reference, bench.samples)))
     best = min(found, key=lambda pair: pair[1])
     enough = next((pair for pair in found if pair[1] <= error / 2), best)
     return [enough] if enough is best else [enough, best]

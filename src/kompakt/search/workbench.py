@@ -7,18 +7,20 @@ placement and its file.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import torch
+from torch import Tensor
 
 from kompakt.errors import DataError
 from kompakt.measure.data import Batch
 from kompakt.network.network import Network
 from kompakt.network.rewrites import inference_form
 from kompakt.observe import Calibration, calibrate
-
+from kompakt.quantize import METHODS
 from kompakt.quantize.freeze import freeze_
 from kompakt.quantize.place import place, plan_of
 from kompakt.quantize.ranges import set_ranges_
@@ -74,6 +76,7 @@ class Workbench:
         isa: The instruction set to write for.
         scratch: A folder for trial files.
         calibration_data: Batches of calibration inputs, or None.
+        samples: A few of them, for methods and quick comparisons.
         threads: Threads the runtime may use.
     """
 
@@ -84,10 +87,11 @@ class Workbench:
         isa: str,
         scratch: Path,
         calibration_data: Iterable[Batch] | None,
+        samples: Sequence[Batch],
         threads: int,
     ) -> None:
         self.clock = Stopwatch()
-        self.network = network
+        self.network, self.samples = network, samples
         self.target, self.isa, self.scratch, self.threads = target, isa, scratch, threads
         self.rules: Rules = target.rules(isa)
         with self.clock.stage("rewrite"):
@@ -134,7 +138,23 @@ class Workbench:
             calibration = self.calibrated(taps)
             with self.clock.stage("ranges"):
                 set_ranges_(placed, calibration, candidate.calibrator or "mse")
+        for method in candidate.methods:
+            with self.clock.stage(method):
+                METHODS[method](placed, self.prepared, self._method_inputs())
         return placed
+
+    def _method_inputs(self) -> list[Tensor]:
+        """The first calibration samples of one shape, in one batch."""
+        first = self.samples[0]
+        alike = [
+            batch
+            for batch in self.samples
+            if all(t.shape[1:] == first.inputs[name].shape[1:] for name, t in batch.inputs.items())
+        ]
+        return [
+            torch.cat([batch.inputs[name] for batch in alike]) if t.dim() else t
+            for name, t in first.inputs.items()
+        ]
 
     def calibrated(self, taps: Mapping[str, str]) -> Calibration:
         """Statistics of (at least) these sites, from one pass over the calibration data.

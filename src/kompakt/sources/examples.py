@@ -70,8 +70,9 @@ def first_inputs(model: nn.Module, batch: Any) -> Any:
 
 def input_names(model: nn.Module, example_inputs: Any) -> list[str]:
     """The names the captured model's inputs will have, in order."""
-    known = isinstance(model, Network)
-    signature = model.interface.signature if known else plain_signature(model.forward)
+    if isinstance(model, Network):
+        return [spec.name for spec in model.input_specs]
+    signature = plain_signature(model.forward)
     example = read_example(signature, example_inputs, None, 0)
     leaves = zip(example.names, example.leaves, strict=True)
     return [name for name, leaf in leaves if isinstance(leaf, Tensor)]

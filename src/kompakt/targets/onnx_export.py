@@ -16,6 +16,7 @@ from kompakt.errors import TargetError
 from kompakt.network.network import Network
 from kompakt.quantize.quantizer import stage
 from kompakt.quantize.redundant import drop_redundant_activations_
+from kompakt.targets.onnx_attention import expand_attention_
 from kompakt.targets.onnx_translations import OPSET, translations
 
 
@@ -33,7 +34,7 @@ def export_onnx(network: Network) -> ir.Model:
     """
     try:
         with stage(network, "write"), _quietly(), torch.no_grad():
-            flat = drop_redundant_activations_(network.flat(), network)
+            flat = expand_attention_(drop_redundant_activations_(network.flat(), network))
             program = torch.export.export(
                 flat, network.example_inputs(), dynamic_shapes=_dynamic_shapes(network)
             )

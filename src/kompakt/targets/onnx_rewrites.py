@@ -147,14 +147,23 @@ def name_codes(model: ir.Model, sites: Mapping[str, Sequence[str]]) -> dict[str,
 
 
 def fix_reshapes(model: ir.Model) -> None:
-    """Give every ``Reshape`` with one computed size a constant shape, that size being -1."""
+    """Drop every ``Reshape`` that changes nothing; give those with one dynamic size a constant shape.
+
+    The exporter computes such sizes at run time, with several small operators for each.
+    """
     for node in list(model.graph):
-        if node.op_type != "Reshape" or node.inputs[1] is None:
+        if node.op_type != "Reshape" or len(node.inputs) < 2 or node.inputs[0] is None:
             continue
-        sizes = _sizes(node.inputs[1])
-        if sizes is None or sizes.count(None) != 1 or 0 in sizes or -1 in sizes:
+        if _sizes_equal(node.inputs[0].shape, node.outputs[0].shape):
+            if node.outputs[0] not in model.graph.outputs:
+                ir.convenience.replace_all_uses_with(node.outputs[0], node.inputs[0])
+                model.graph.remove(node, safe=True)
             continue
-        constant = np.array([-1 if s is None else s for s in sizes], np.int64)
+        computed = node.inputs[1] is not None and node.inputs[1].producer() is not None
+        sizes = _constant_sizes(node.outputs[0].shape) if computed else None
+        if sizes is None or ir.convenience.get_const_tensor(node.inputs[1]) is not None:
+            continue
+        constant = np.array(sizes, np.int64)
         name = f"{node.outputs[0].name}.shape"
         value = ir.Value(
             name=name,
@@ -166,27 +175,30 @@ def fix_reshapes(model: ir.Model) -> None:
         node.replace_input_with(1, value)
 
 
-def _sizes(shape: ir.Value) -> list[int | None] | None:
-    """The sizes a shape tensor is put together from; None in place of a computed one."""
-    producer = shape.producer()
-    if producer is None or producer.op_type != "Concat":
+def _sizes_equal(before: ir.Shape | None, after: ir.Shape | None) -> bool:
+    """Whether a reshape changes nothing: every size is the same number or the same symbol."""
+    if before is None or after is None or len(before) != len(after):
+        return False
+    return all(
+        a == b if isinstance(b, int) else b.value is not None and _same(a, b)
+        for a, b in zip(before, after, strict=True)
+    )
+
+
+def _constant_sizes(after: ir.Shape | None) -> list[int] | None:
+    """The sizes of a reshape as constants, or None when more than one is dynamic.
+
+    Writing "as it is" (0) for the others would be shorter still, but ONNX Runtime then loses the sizes' names and
+    its fusion of matrix products with additions builds a graph it refuses to load.
+    """
+    if after is None:
         return None
-    sizes: list[int | None] = []
-    for part in producer.inputs:
-        tensor = ir.convenience.get_const_tensor(part) if part is not None else None
-        if tensor is not None:
-            sizes.extend(int(v) for v in tensor.numpy().reshape(-1))
-        elif part is not None and _is_single(part):
-            sizes.append(None)
-        else:
-            return None
-    return sizes
+    sizes = [size if isinstance(size, int) else -1 for size in after]
+    return sizes if sizes.count(-1) == 1 and 0 not in sizes else None
 
 
-def _is_single(value: ir.Value) -> bool:
-    """Whether a part of a shape is one number: a scalar made into a vector."""
-    producer = value.producer()
-    return producer is not None and producer.op_type in ("Reshape", "Unsqueeze")
+def _same(a: int | ir.SymbolicDim, b: ir.SymbolicDim) -> bool:
+    return isinstance(a, ir.SymbolicDim) and a.value == b.value
 
 
 def strip_metadata(model: ir.Model) -> None:

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from kompakt.errors import ArtifactError, TargetError
 from kompakt.network.network import Network
+from kompakt.numerics.granularity import PerGroup
 from kompakt.quantize.layers import Treated
 from kompakt.quantize.place import calls_by_quantizer
 from kompakt.quantize.rules import Rules
@@ -105,7 +106,16 @@ def write(network: Network) -> Written:
     pad_codes(model)
     tidy(model)
     model.producer_name, model.producer_version = "kompakt", importlib.metadata.version("kompakt")
-    return Written(files=_serialize(model), codes=codes, options={})
+    return Written(files=_serialize(model), codes=codes, options=_options(network))
+
+
+def _options(network: Network) -> dict[str, str]:
+    """Session settings the file must be loaded with."""
+    treated = (layer for _, layer in network.named_modules() if isinstance(layer, Treated))
+    if any(isinstance(layer.treatment.granularity, PerGroup) for layer in treated):
+        # By default the blocked kernel rounds activations to 8 bits as well; 1 keeps them float.
+        return {"session.qdq_matmulnbits_accuracy_level": "1"}
+    return {}
 
 
 def _four_bit_weights(network: Network) -> dict[str, str]:

@@ -166,6 +166,18 @@ def twice(path: Path) -> None:
             file.writestr("x.npy", npy(X))
 
 
+def encrypted(path: Path) -> None:
+    archive(path, x=npy(X))
+    data = bytearray(path.read_bytes())
+    data[data.rindex(b"PK\x01\x02") + 8] |= 1
+    path.write_bytes(data)
+
+
+def lzma_packed(path: Path) -> None:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_LZMA) as file:
+        file.writestr("x.npy", npy(X))
+
+
 def words(path: Path) -> None:
     np.savez(path, x=np.array(["a", "b"]))
 
@@ -177,7 +189,7 @@ def structured(path: Path) -> None:
 HOSTILE = [
     bad_object, bad_pickle, bad_object_header, lying_shape, enormous_shape, negative_shape,
     code_in_header, long_header, truncated, damaged, not_a_zip, moved_member, other_member, twice,
-    words, structured,
+    words, structured, encrypted, lzma_packed,
 ]  # fmt: skip
 
 

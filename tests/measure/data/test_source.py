@@ -89,6 +89,7 @@ def test_a_generator_function_is_called_for_each_pass(module: str) -> None:
     prepared = prepare(data, SPEC)
     for _ in range(2):
         assert [batch.inputs["x"][0, 0].item() for batch in prepared] == [4.0, 4.0]
+    assert sys.modules[module].CALLS == ["test", "test"]
     assert data.sha256() != open_data(f"{module}:generated", ["x"], "calibration").sha256()
     chosen = open_data(f"{module}:generated?split=train", ["x"], "test")
     assert next(iter(chosen))[0][0, 0] == 5.0

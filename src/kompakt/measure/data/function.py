@@ -31,10 +31,14 @@ class FunctionDataset(Dataset):
         self.spec, self.split = spec, split
         self._function = import_function(spec, "K212", DataError, "data function")
         self._kept: Iterable[Any] | None = None
+        self._made: Iterable[Any] | None = None  # an iterator nobody has read from yet
 
     def _iterable(self) -> Iterable[Any]:
+        """What the function returned: the same again if it can be read again, else a new one."""
         if self._kept is not None:
             return self._kept
+        if self._made is not None:
+            return self._made
         try:
             made = self._function(**({"split": self.split} if self._takes_split() else {}))
         except KompaktError:
@@ -46,7 +50,9 @@ class FunctionDataset(Dataset):
                 "K212", f"data function {self.spec!r}",
                 why=f"it returned {type(made).__name__}, not an iterable of batches",
             )  # fmt: skip
-        if iter(made) is not made:
+        if iter(made) is made:
+            self._made = made
+        else:
             self._kept = made
         return made  # type: ignore[no-any-return]
 
@@ -63,6 +69,7 @@ class FunctionDataset(Dataset):
 
     def __iter__(self) -> Iterator[Any]:
         batches = iter(self._iterable())
+        self._made = None
         while True:
             try:
                 batch = next(batches)

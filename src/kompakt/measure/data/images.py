@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -52,7 +53,9 @@ class ImageOptions:
             problem = f"sizes {sizes} are not within 1 … 16384"
         elif any(len(values) not in (1, count) for values in (self.mean, self.std)):
             problem = f"mean and std take one number, or {count}"
-        elif any(not value > 0 for value in self.std):
+        elif not all(math.isfinite(value) for value in (*self.mean, *self.std)):
+            problem = "mean and std have to be finite"
+        elif min(self.std) <= 0:
             problem = "std has to be positive"
         if problem:
             raise DataError("K201", "image options", why=problem)

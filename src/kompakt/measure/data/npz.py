@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import struct
 import zipfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
@@ -91,10 +92,10 @@ def read_npz(path: Path) -> dict[str, NDArray[Any]]:
                 if name in arrays or member.filename == name:
                     raise unusable(path, f"member {member.filename[:80]!r} is no array of its own")
                 arrays[name] = _read_member(path, archive, member)
-    except (zipfile.BadZipFile, OSError, EOFError, RuntimeError, NotImplementedError) as error:
+    except (zipfile.BadZipFile, zlib.error, OSError, EOFError) as error:
+        raise unusable(path, f"it is damaged: {error}") from error
+    except (RuntimeError, NotImplementedError) as error:  # encrypted, or features of other programs
         raise unusable(path, str(error)) from error
-    except zipfile.zlib.error as error:  # type: ignore[attr-defined]
-        raise unusable(path, f"compressed data is damaged: {error}") from error
     return arrays
 
 
@@ -115,6 +116,8 @@ def _refuse_bombs(path: Path, members: list[zipfile.ZipInfo]) -> None:
         )
     file_size = path.stat().st_size
     for member in members:
+        if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise unusable(path, f"member {member.filename[:80]!r} is packed in an unusual way")
         if member.compress_size > file_size:
             raise unusable(path, f"member {member.filename[:80]!r} claims more than the whole file")
 

@@ -17,8 +17,12 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 34.0, 712.0, 22.0, 196.0
 
 @dataclass(frozen=True, kw_only=True)
 class Point:
-    """A site's value; ``square`` tells weights from activations, ``mark`` names it."""
+    """A site's value, ``at`` 0 (input) to 1 (output); ``mark`` names it in the figure.
 
+    ``square`` tells weights from activations.
+    """
+
+    at: float
     value: float
     square: bool
     mark: str = ""
@@ -27,9 +31,9 @@ class Point:
 def profile(
     points: Sequence[Point], *, x_label: str, y_label: str, ident: str, title: str, desc: str
 ) -> Markup:
-    """Draw the points in order from left to right; infinite values stand at the upper border."""
+    """Draw the points from input to output; infinite values stand at the upper border."""
     finite = [point.value for point in points if math.isfinite(point.value)] or [0.0]
-    x = Scale(low=-0.5, high=len(points) - 0.5, start=_LEFT, end=_RIGHT)
+    x = Scale(low=0, high=1, start=_LEFT + 6, end=_RIGHT - 6)
     y = Scale(low=min(0.0, *finite), high=max(finite) * 1.05 or 1.0, start=_BOTTOM, end=_TOP)
     drawing: list[Markup] = []
     values = ticks(y.low, y.high, 5)
@@ -37,7 +41,7 @@ def profile(
     for value in values:
         drawing.append(line(_LEFT, y(value), _RIGHT, y(value), "axis" if value == 0 else "grid"))
         drawing.append(text(_LEFT - 6, y(value) + 4, tick_label(value, step), "t m", "end"))
-    placed = [(x(index), y(point.value), point) for index, point in enumerate(points)]
+    placed = [(x(point.at), y(point.value), point) for point in points]
     squares = [(left, top) for left, top, point in placed if point.square]
     drawing += [dots(squares, "square"), dots(squares, "square-hole")]
     drawing.append(dots([(left, top) for left, top, point in placed if not point.square], "dot"))

@@ -48,7 +48,8 @@ def scatter(
     drawing += [line(x(value), _TOP, x(value), _BOTTOM, "margin") for value in limits_x]
     drawing += [line(_LEFT, y(value), _RIGHT, y(value), "margin") for value in limits_y]
     for spot in spots:
-        drawing += _spot(spot, x, y)
+        drawing += _spot(spot, x(spot.x), y(spot.y))
+    drawing += _labels([(x(spot.x), y(spot.y), spot) for spot in spots])
     drawing.append(text(0, 11, y_label, "t m"))
     drawing.append(text(_RIGHT, _BOTTOM + 36, x_label, "t m", "end"))
     return picture(WIDTH, HEIGHT, ident, title, desc, *drawing)
@@ -64,21 +65,33 @@ def _left_axis(y: Scale) -> list[Markup]:
     return marks
 
 
-def _spot(spot: Spot, x: Scale, y: Scale) -> list[Markup]:
-    left, top = x(spot.x), y(spot.y)
-    marks: list[Markup] = []
+def _spot(spot: Spot, left: float, top: float) -> list[Markup]:
     if spot.shape == "diamond":
         corners = [(left - 7, top), (left, top - 7), (left + 7, top), (left, top + 7)]
-        marks.append(polygon(corners, "new"))
-    elif spot.shape == "cross":
-        marks.append(line(left - 4, top - 4, left + 4, top + 4, "stroke"))
-        marks.append(line(left - 4, top + 4, left + 4, top - 4, "stroke"))
-    elif spot.shape == "triangle":
-        marks.append(polygon([(left, top - 5), (left + 5, top + 4), (left - 5, top + 4)], "hollow"))
-    else:
-        marks += [dots([(left, top)], "ring"), dots([(left, top)], "ring-hole")]
-    if spot.shape == "diamond":
-        marks.append(text(left - 9, top - 6, spot.mark, "t b halo", "end"))
-    else:
-        marks.append(text(left + 9, top - 6, spot.mark, "t m halo"))
+        return [polygon(corners, "new")]
+    if spot.shape == "cross":
+        return [
+            line(left - 4, top - 4, left + 4, top + 4, "stroke"),
+            line(left - 4, top + 4, left + 4, top - 4, "stroke"),
+        ]
+    if spot.shape == "triangle":
+        return [polygon([(left, top - 5), (left + 5, top + 4), (left - 5, top + 4)], "hollow")]
+    return [dots([(left, top)], "ring"), dots([(left, top)], "ring-hole")]
+
+
+def _labels(placed: Sequence[tuple[float, float, Spot]]) -> list[Markup]:
+    """Numbers beside the marks: upper right, or where that is taken another corner."""
+    taken: list[tuple[float, float]] = []
+    marks: list[Markup] = []
+    for left, top, spot in placed:
+        corners = [(left + 13, top - 6), (left + 13, top + 14), (left - 13, top - 6)]
+        if spot.shape == "diamond":
+            corners.insert(0, corners.pop())
+        free = [
+            c for c in corners if all(abs(c[0] - x) > 13 or abs(c[1] - y) > 11 for x, y in taken)
+        ]
+        x, y = (free or [(left - 13, top + 14)])[0]
+        taken.append((x, y))
+        class_ = "t b halo" if spot.shape == "diamond" else "t m halo"
+        marks.append(text(x, y, spot.mark, class_, "middle"))
     return marks

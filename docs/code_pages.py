@@ -56,8 +56,7 @@ def _commands() -> Iterator[str]:
 def _command(title: str, command: Any) -> Iterator[str]:
     yield f"## {title}\n"
     yield f"{_prose(inspect.cleandoc(command.help or ''))}\n"
-    arguments = [p for p in command.params if p.param_type_name == "argument"]
-    usage = " ".join(p.make_metavar(_context(command)) for p in arguments)
+    usage = " ".join(_metavar(p) for p in command.params if p.param_type_name == "argument")
     yield f"```text\n{title} [OPTIONS] {usage}".rstrip() + "\n```\n"
     if command.epilog:
         yield f"{_prose(command.epilog)}\n"
@@ -65,70 +64,93 @@ def _command(title: str, command: Any) -> Iterator[str]:
     yield "|---|---|---|"
     for parameter in command.params:
         if not getattr(parameter, "hidden", False):
-            yield _parameter(parameter, command)
+            yield _parameter(parameter)
     yield ""
 
 
-def _context(command: Any) -> Any:
-    return command.context_class(command)
+def _metavar(parameter: Any) -> str:
+    """What stands for the value of a parameter."""
+    return str(parameter.metavar or parameter.name.upper())
 
 
-def _parameter(parameter: Any, command: Any) -> str:
-    context = _context(command)
+def _parameter(parameter: Any) -> str:
     if parameter.param_type_name == "argument":
-        name = f"`{parameter.make_metavar(context)}`"
+        name = f"`{_metavar(parameter)}`"
     else:
         name = ", ".join(f"`{option}`" for option in [*parameter.opts, *parameter.secondary_opts])
-        if not parameter.is_flag:
-            name += f" `{parameter.make_metavar(context)}`"
-    help_text = _prose(getattr(parameter, "help", None) or "").replace("|", "\\|")
-    return f"| {name.replace('|', chr(92) + '|')} | {_default(parameter)} | {help_text} |"
+        name += "" if parameter.is_flag else f" `{_metavar(parameter)}`"
+    text = _prose(getattr(parameter, "help", None) or "")
+    return f"| {_cell(name)} | {_cell(_default(parameter))} | {_cell(text)} |"
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
 
 
 def _default(parameter: Any) -> str:
     if parameter.required:
         return "required"
-    shown = getattr(parameter, "show_default", None)
-    if isinstance(shown, str):
-        return shown
+    if isinstance(parameter.show_default, str):
+        return parameter.show_default
     value = parameter.default
-    return "" if value in (None, False, ()) or callable(value) else f"`{value}`"
+    is_nothing = value is None or value is False or value == () or callable(value)
+    return "" if is_nothing or not parameter.show_default else f"`{value}`"
 
 
 def _kinds() -> list[str]:
     from kompakt.cli.encyclopedia import articles
 
-    return list(articles())
+    return [kind for kind, entries in articles().items() if entries]
 
 
 def _articles(kind: str) -> Iterator[str]:
     from kompakt.cli.encyclopedia import articles
 
     yield f"# {kind.capitalize()}s\n"
-    yield f"`kompakt explain NAME` prints the same text.\n"
+    yield "`kompakt explain NAME` prints the same text.\n"
     for name, article in articles()[kind].items():
         yield f"## {name}\n"
-        yield f"```text\n{article().strip()}\n```\n"
+        text = article().strip()
+        if HEADINGS <= set(text.splitlines()):
+            # Indented paragraphs under headings: as reStructuredText, definitions of terms.
+            yield f"```{{eval-rst}}\n{text}\n```\n"
+        else:
+            yield f"```text\n{text}\n```\n"
 
 
-SUMMARY = re.compile(r"\A(.+?)(?:\n\n|\Z)", re.S)
+HEADINGS = {"What it does", "When to use", "Cost", "Formula", "Limits", "Reference"}
+
+
+GROUPS = {
+    "The call": ("compression", "search"),
+    "Its steps": ("network", "steps"),
+    "Schemes": ("schemes",),
+    "What comes out": ("artifact", "measure"),
+    "Errors": ("errors",),
+}
+"""Headings of the API page, and the parts of the package whose public names they hold."""
 
 
 def _api() -> Iterator[str]:
     kompakt: Any = importlib.import_module("kompakt")
-    names = sorted(kompakt.__all__, key=str.lower)
     yield "# Python API\n"
     yield "Everything that can be imported from `kompakt` itself. Other modules are importable, too; their names may"
     yield "change between minor versions.\n"
-    for name in names:
-        thing = getattr(kompakt, name)
-        yield f"## {name}\n"
-        if inspect.ismodule(thing) or not callable(thing):
-            yield f"`kompakt.{name}` = `{thing!r}`\n" if isinstance(thing, str | int | float) else ""
-            continue
-        directive = "autoclass" if inspect.isclass(thing) else "autofunction"
-        path = f"{thing.__module__}.{thing.__qualname__}"
-        yield f"```{{eval-rst}}\n.. {directive}:: {path}"
-        if directive == "autoclass":
-            yield "   :members:\n   :show-inheritance:"
-        yield "```\n"
+    names = [name for name in kompakt.__all__ if not name.startswith("__")]
+    part = {name: getattr(kompakt, name).__module__.split(".")[1] for name in names}
+    known = {module for modules in GROUPS.values() for module in modules}
+    for title, modules in {**GROUPS, "Also": tuple(set(part.values()) - known)}.items():
+        group = [name for name in names if part[name] in modules]
+        if group:
+            yield f"## {title}\n"
+        for name in sorted(group, key=str.lower):
+            yield from _documented(name, getattr(kompakt, name))
+
+
+def _documented(name: str, thing: Any) -> Iterator[str]:
+    path = f"{thing.__module__}.{thing.__qualname__}"
+    yield f"### {name}\n"
+    if inspect.isclass(thing):
+        yield f"```{{eval-rst}}\n.. autoclass:: {path}\n   :members:\n```\n"
+    else:
+        yield f"```{{eval-rst}}\n.. autofunction:: {path}\n```\n"
