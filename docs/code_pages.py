@@ -111,7 +111,7 @@ def _articles(kind: str) -> Iterator[str]:
     for name, article in articles()[kind].items():
         yield f"## {name}\n"
         text = article().strip()
-        if HEADINGS <= set(text.splitlines()):
+        if set(text.splitlines()) >= HEADINGS:
             # Indented paragraphs under headings: as reStructuredText, definitions of terms.
             yield f"```{{eval-rst}}\n{text}\n```\n"
         else:
@@ -125,7 +125,7 @@ GROUPS = {
     "The call": ("compression", "search"),
     "Its steps": ("network", "steps"),
     "Schemes": ("schemes",),
-    "What comes out": ("artifact", "measure"),
+    "What comes out": ("artifact", "measuring"),
     "Errors": ("errors",),
 }
 """Headings of the API page, and the parts of the package whose public names they hold."""

@@ -23,6 +23,7 @@ ROOT = HERE.parent
 sys.path.insert(0, str(HERE))
 
 import code_pages  # noqa: E402
+
 import results  # noqa: E402
 
 MARKED = re.compile(r"(<!-- generated: (?P<name>[a-z0-9-]+) -->\n)(.*?)(<!-- end -->)", re.S)

@@ -1,4 +1,6 @@
-"""The picture of a report for the README: python docs/picture.py DIR/report.html docs/images/report.png
+"""The picture of a report for the README.
+
+    python docs/picture.py DIR/report.html docs/images/report.png
 
 Needs a Chromium on the machine and the package playwright.
 """

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import kompakt
 from kompakt.demo import trained_model
-from kompakt.measure.data import Dataset, open_data
+from kompakt.measuring.data import Dataset, open_data
 
 
 def digits(part: str) -> Dataset:

@@ -11,7 +11,7 @@ import torch
 
 import kompakt
 from kompakt.demo import trained_model
-from kompakt.measure.data import open_data
+from kompakt.measuring.data import open_data
 
 
 def main() -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import kompakt
 from kompakt.demo import trained_model
-from kompakt.measure.data import open_data
+from kompakt.measuring.data import open_data
 
 
 def main(folder: Path) -> None:

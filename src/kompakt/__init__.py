@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _CONTENTS = {
-    "Artifact": "kompakt.artifact",
+    "Artifact": "kompakt.artifact.reading",
     "Budget": "kompakt.search.budget",
     "KompaktError": "kompakt.errors",
     "Network": "kompakt.network.network",
     "Override": "kompakt.schemes",
-    "Record": "kompakt.measure.record",
+    "Record": "kompakt.measuring.record",
     "Result": "kompakt.compression",
     "Scheme": "kompakt.schemes",
     "Treatment": "kompakt.schemes",
@@ -32,7 +32,7 @@ _CONTENTS = {
     "measure": "kompakt.steps",
     "place": "kompakt.steps",
     "replay": "kompakt.steps",
-    "verify": "kompakt.artifact",
+    "verify": "kompakt.artifact.verify",
     "w4": "kompakt.schemes",
     "w8": "kompakt.schemes",
     "w8a16": "kompakt.schemes",
@@ -43,11 +43,12 @@ _CONTENTS = {
 
 __all__ = ["__version__", *sorted(_CONTENTS)]
 
-if TYPE_CHECKING:
-    from kompakt.artifact import Artifact, verify
+if TYPE_CHECKING:  # the same names, for type checkers and editors
+    from kompakt.artifact.reading import Artifact
+    from kompakt.artifact.verify import verify
     from kompakt.compression import Result, compress
     from kompakt.errors import KompaktError
-    from kompakt.measure.record import Record
+    from kompakt.measuring.record import Record
     from kompakt.network.capture import capture
     from kompakt.network.network import Network
     from kompakt.schemes import (

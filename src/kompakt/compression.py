@@ -16,19 +16,20 @@ import kompakt
 from kompakt.artifact import Artifact, OutputClaim, claim_output, write_artifact
 from kompakt.certification import Certified, certify_trial
 from kompakt.errors import BudgetError, UsageError
-from kompakt.measure.accuracy import PairedEvaluation
-from kompakt.measure.data import Prepared, hold_in_memory, prepare
-from kompakt.measure.environment import environment
-from kompakt.measure.metrics import get_metric
-from kompakt.measure.record import Record
+from kompakt.measuring.accuracy import PairedEvaluation
+from kompakt.measuring.data import Prepared, hold_in_memory, prepare
+from kompakt.measuring.environment import environment
+from kompakt.measuring.metrics import get_metric
+from kompakt.measuring.record import Record
 from kompakt.network.capture import capture
 from kompakt.network.network import Network
+from kompakt.options import Options
 from kompakt.report import render
 from kompakt.schemes import FLOAT, Scheme, get_scheme
 from kompakt.search.budget import Budget
 from kompakt.search.candidates import LEVELS, Candidate
 from kompakt.search.ladder import Ladder
-from kompakt.search.split import Half, example_batch, first_samples
+from kompakt.search.split import Half, example_batch, first_rows
 from kompakt.search.workbench import Workbench
 from kompakt.targets import get_target
 
@@ -55,27 +56,6 @@ class Result:
     def path(self) -> Path:
         """Where the artifact is."""
         return self.artifact.path
-
-
-@dataclass(frozen=True, kw_only=True)
-class Options:
-    """How :func:`compress` works; see there."""
-
-    metric: str
-    budget: Budget
-    target: str
-    isa: str
-    level: int | None
-    scheme: Scheme | None
-    calibrator: str | None
-    keep_float: tuple[str, ...]
-    threads: int
-    batch: int
-    seed: int
-    name: str
-    measure_latency: bool
-    measure_memory: bool
-    commands: tuple[str, ...]
 
 
 def compress(
@@ -224,7 +204,7 @@ class _Job:
             self.options.isa,
             self.scratch,
             data,
-            first_samples(data, QUICK_SAMPLES) if data is not None else [],
+            first_rows(data, QUICK_SAMPLES) if data is not None else [],
             self.options.threads,
         )
         ladder = self._ladder(bench, selection)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from kompakt.errors import KompaktError
-from kompakt.measure.data import Dataset, open_data
+from kompakt.measuring.data import Dataset, open_data
 from kompakt.progress import note, track
 
 if TYPE_CHECKING:

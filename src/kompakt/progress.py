@@ -6,7 +6,7 @@ or a web page installs a listener with :func:`listening`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -61,7 +61,7 @@ def track(items: Iterable[T], task: str, total: int | None = None) -> Iterator[T
         task: What is being done, in words.
         total: How many items there are; taken from ``len(items)`` when it has one.
     """
-    if total is None and hasattr(items, "__len__"):
+    if total is None and isinstance(items, Sized):
         total = len(items)
     done = 0
     _emit(Event("start", task, 0, total))

@@ -21,12 +21,12 @@ from kompakt.artifact import GoldenBuilder, GoldenComparison, compare_golden, op
 from kompakt.artifact.output import writing_errors
 from kompakt.certification import run_network
 from kompakt.errors import ArtifactError, SchemeError
-from kompakt.measure.accuracy import evaluate_together
-from kompakt.measure.comparison import compare
-from kompakt.measure.data import prepare
-from kompakt.measure.environment import environment
-from kompakt.measure.metrics import get_metric
-from kompakt.measure.sites import site_rows
+from kompakt.measuring.accuracy import evaluate_together
+from kompakt.measuring.comparison import compare
+from kompakt.measuring.data import prepare
+from kompakt.measuring.environment import environment
+from kompakt.measuring.metrics import get_metric
+from kompakt.measuring.sites import site_rows
 from kompakt.network.capture import capture
 from kompakt.network.layers import layers
 from kompakt.network.network import Network

@@ -13,7 +13,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from kompakt.cli.main import app
-from kompakt.measure.record import Figures, Record
+from kompakt.measuring.record import Figures, Record
 
 Invoke = Callable[..., Result]
 

@@ -22,7 +22,18 @@ def test_the_site_builds_without_warnings(tmp_path: Path) -> None:
     for name in ("benchmarks", "README.md", "README.zh-CN.md"):
         (tmp_path / name).symlink_to(DOCS.parent / name)
     run = subprocess.run(
-        [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-b", "html", str(source), str(tmp_path / "site")],
+        [
+            sys.executable,
+            "-m",
+            "sphinx",
+            "-W",
+            "--keep-going",
+            "-q",
+            "-b",
+            "html",
+            str(source),
+            str(tmp_path / "site"),
+        ],
         env=os.environ | OFFLINE,
         capture_output=True,
         text=True,

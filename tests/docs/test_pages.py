@@ -29,7 +29,7 @@ def generate() -> ModuleType:
 
 
 def written_pages() -> list[Path]:
-    top = [path for path in ROOT.glob("*.md")]
+    top = list(ROOT.glob("*.md"))
     below = [p for p in DOCS.rglob("*.md") if not {"_build", "generated"} & set(p.parts)]
     return sorted(top + below)
 
@@ -58,9 +58,7 @@ def test_every_page_is_in_llms_txt_and_the_reverse() -> None:
     assert listed - generated == there
 
 
-def test_generated_pages_in_llms_txt_are_generated(
-    generate: ModuleType, tmp_path: Path
-) -> None:
+def test_generated_pages_in_llms_txt_are_generated(generate: ModuleType, tmp_path: Path) -> None:
     generate.write_reference(tmp_path)
     text = (DOCS / "llms.txt").read_text(encoding="utf-8")
     listed = set(re.findall(r"\(generated/([a-z]+)\.html\)", text))
@@ -152,7 +150,7 @@ def test_every_promise_of_security_names_a_test_that_exists() -> None:
 def test_the_record_page_describes_the_record() -> None:
     from dataclasses import fields
 
-    from kompakt.measure.record import Figures, Record
+    from kompakt.measuring.record import Figures, Record
 
     page = (DOCS / "reference" / "record.md").read_text(encoding="utf-8")
     sections = dict(re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", page, re.M | re.S))

@@ -13,7 +13,15 @@ ROOT = Path(__file__).resolve().parents[2]
 RUNNER = ROOT / "docs" / "run_page.py"
 RUN = re.compile(r"^```(python|console)$", re.M)
 SHELL = re.compile(r"^```sh\n(.*?)^```$", re.M | re.S)
-ONLY_SET_UP = ("pip install ", "make ", "git clone ", "cd ", "export ", "python docs/", "python -m ")
+ONLY_SET_UP = (
+    "pip install ",
+    "make ",
+    "git clone ",
+    "cd ",
+    "export ",
+    "python docs/",
+    "python -m ",
+)
 KNOWN_LANGUAGES = {"python", "console", "sh", "text", "toml", "json", "yaml", "html", "diff"}
 
 
@@ -59,7 +67,7 @@ def test_what_is_not_run_is_set_up_only(page: Path) -> None:
 def test_the_runner_notices_what_is_wrong(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     cases = {
-        "```python\n1 / 0\n```\n": "page.md\", line 2",
+        "```python\n1 / 0\n```\n": 'page.md", line 2',
         "```python\n>>> 1 + 1\n3\n```\n": "Expected:",
         "```console\n$ false\n```\n": "it left with 1",
         "```console\n$ echo five\nfour\n```\n": "the page promises",

@@ -112,9 +112,7 @@ def test_var_args(same):
             return sum(xs) + named["extra"]
 
     model = Variadic()
-    network = capture(model, {
-        "extra": torch.randn(2, 3)
-    })
+    network = capture(model, {"extra": torch.randn(2, 3)})
     assert same(model, network, {"extra": torch.randn(4, 3)})
 
 

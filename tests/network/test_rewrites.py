@@ -175,7 +175,15 @@ def test_inference_form_is_all_of_them(relative_error):
     ]
     x = torch.randn(4, 3, 8, 8)
     assert relative_error(form(x), model(x)) < 1e-5
-    assert [n.meta.get("site") for n in form.graph.nodes] == ["input", "0", "2", "4", "5", "6", None]
+    assert [n.meta.get("site") for n in form.graph.nodes] == [
+        "input",
+        "0",
+        "2",
+        "4",
+        "5",
+        "6",
+        None,
+    ]
 
 
 def test_the_form_captures_again():

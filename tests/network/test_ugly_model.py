@@ -85,5 +85,7 @@ def test_state_dict_and_copies(pair, same):
     assert set(network.state_dict()) == set(model.state_dict())
     assert network.head.weight is network.embedding.weight
     assert same(model, copy.deepcopy(network), inputs(2, 6))
-    again = capture(network, inputs(2, 6), dynamic={"batch_ids": {1: "time"}, "weights_0": {1: "d"}})
+    again = capture(
+        network, inputs(2, 6), dynamic={"batch_ids": {1: "time"}, "weights_0": {1: "d"}}
+    )
     assert same(model, again, inputs(4, 5))

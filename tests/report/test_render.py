@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from kompakt.errors import OutputError, UsageError
-from kompakt.measure.record import Record
-from kompakt.measure.verdict import CLEARLY
+from kompakt.measuring.record import Record
+from kompakt.measuring.verdict import CLEARLY
 from kompakt.report import LANGUAGES, render, write_report
 from kompakt.report.messages import sentences
 from kompakt.report.verdict import CLEARLY_FASTER

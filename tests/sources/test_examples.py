@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from kompakt.errors import CaptureError, DataError
-from kompakt.measure.data import Batch
+from kompakt.measuring.data import Batch
 from kompakt.sources import Source, input_names, with_example
 from kompakt.sources.examples import first_inputs
 

@@ -14,8 +14,8 @@ from kompakt.cli.ending import finish
 from kompakt.cli.quantities import check_number, parse_dynamic, parse_latency, parse_size
 
 if TYPE_CHECKING:
-    from kompakt.measure.data import Dataset
-    from kompakt.measure.record import Record
+    from kompakt.measuring.data import Dataset
+    from kompakt.measuring.record import Record
     from kompakt.search.budget import Budget
     from kompakt.sources import Source
 
@@ -114,7 +114,7 @@ def _budget(
 def _run(source: str, data: _Data, settings: dict[str, Any], *, trust: bool, quiet: bool) -> Record:
     from kompakt.cli.names import check_names
     from kompakt.cli.work import working
-    from kompakt.measure.data import open_data
+    from kompakt.measuring.data import open_data
     from kompakt.sources import input_names, open_source, with_example
 
     check_names(settings)
@@ -141,7 +141,7 @@ def _run(source: str, data: _Data, settings: dict[str, Any], *, trust: bool, qui
 def _understood(source: Source, data: Mapping[str, Dataset], settings: Mapping[str, Any]) -> str:
     """One line: model, data, target, instruction set, threads."""
     from kompakt.escaping import rich_markup
-    from kompakt.measure.environment import environment
+    from kompakt.measuring.environment import environment
 
     isa = settings["isa"]
     parameters = sum(p.numel() for p in source.model.parameters())
@@ -181,7 +181,7 @@ def _measure_again(
 
 def with_split(spec: str, split: str) -> str:
     """A data string that names its split, where it has one to name."""
-    from kompakt.measure.imported import looks_imported
+    from kompakt.measuring.imported import looks_imported
 
     has_splits = spec.startswith("builtin:") or looks_imported(spec)
     return f"{spec}?split={split}" if has_splits else spec

@@ -18,7 +18,7 @@ Article = Callable[[], str]
 
 def articles() -> dict[str, dict[str, Article]]:
     """For each kind of thing, its names and what gives the text about each."""
-    from kompakt.measure.metrics import METRICS
+    from kompakt.measuring.metrics import METRICS
     from kompakt.numerics.formats import FORMATS
     from kompakt.observe import OBSERVERS
     from kompakt.schemes import PRESETS

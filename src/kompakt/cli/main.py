@@ -44,7 +44,7 @@ class Commands(TyperGroup):
         options |= {"standalone_mode": False, "obj": arguments}
         try:
             code = super().main(arguments, *rest, **options)
-        except Exception as error:  # noqa: BLE001  (the last place before the user)
+        except Exception as error:  # noqa: BLE001  (the last line of defence)
             code = exit_code_of(error)
         sys.exit(code if isinstance(code, int) else 0)
 

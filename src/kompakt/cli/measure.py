@@ -64,7 +64,7 @@ def _measured(
     target: str,
     threads: int,
 ) -> dict[str, Any]:
-    from kompakt.measure.data import open_data
+    from kompakt.measuring.data import open_data
     from kompakt.steps import measure as measure_model
 
     found = measure_model(

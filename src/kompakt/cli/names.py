@@ -35,7 +35,7 @@ def _check_scheme(name: str | None) -> None:
 
 
 def _check_metric(name: str | None) -> None:
-    from kompakt.measure.metrics import METRICS
+    from kompakt.measuring.metrics import METRICS
 
     if name is not None and ":" not in name:
         check_name("--metric", name, METRICS)

@@ -17,7 +17,7 @@ def sys(as_json: options.AsJson = False) -> None:
 
     from kompakt import __version__
     from kompakt.cli.console import print_json, print_result
-    from kompakt.measure.environment import environment
+    from kompakt.measuring.environment import environment
 
     found = {"kompakt": __version__, **environment(), "threads": torch.get_num_threads()}
     if as_json:

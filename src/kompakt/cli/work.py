@@ -34,7 +34,7 @@ def working(names: Iterable[str | None], *, quiet: bool = False) -> Iterator[Con
     Yields:
         The console of narration.
     """
-    from kompakt.measure.imported import looks_imported
+    from kompakt.measuring.imported import looks_imported
 
     typed = [name for name in names if name and not name.startswith("builtin:")]
     functions = [name.partition("?")[0].rpartition("@")[2] for name in typed]

@@ -9,7 +9,7 @@ the model: what differs is never returned silently.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,13 @@ from torch.export import ExportedProgram
 
 from kompakt.errors import CaptureError
 from kompakt.network.describe import describe
-from kompakt.network.dropout import may_hide_dropout, recover_dropout
+from kompakt.network.dropout import (
+    NOT_RECOVERED,
+    ONLY_ATTENTION,
+    dropout_owners,
+    may_hide_dropout,
+    recover_dropout,
+)
 from kompakt.network.examples import Example, read_example, static, widened
 from kompakt.network.export import export_program
 from kompakt.network.inplace import functionalise
@@ -161,18 +167,34 @@ def _rebuild(model: nn.Module, exported: _Exported) -> Network:
 
 
 def _recover_dropout(traced: Traced, model: nn.Module, example: Example) -> None:
-    """Export once more in train mode and take the dropout probabilities from there."""
+    """Export once more in train mode and take the dropout probabilities from there.
+
+    Some models run other code in train mode (masking, skipping layers) that cannot be captured or
+    compared; then only the modules that call attention or dropout are put in train mode.
+    """
+    owners = dropout_owners(traced, model)
+    for modules, partly in ((list(nn.Module.modules(model)), False), (owners, True)):
+        training = _traced_in_training(model, modules, example)
+        if training is not None and recover_dropout(traced, training):
+            if partly:
+                traced.notes.append(ONLY_ATTENTION)
+            return
+    traced.notes.append(NOT_RECOVERED)
+
+
+def _traced_in_training(
+    model: nn.Module, modules: Iterable[nn.Module], example: Example
+) -> Traced | None:
+    """The flat graph with these modules in train mode; None when it cannot be captured."""
     modes = {module: module.training for module in nn.Module.modules(model)}
     try:
-        nn.Module.train(model)
+        for module in modules:
+            module.training = True
         training = flat_graph(export_program(model, example), model, example.tensor_names)
-        functionalise(training)
-    except CaptureError as error:
-        traced.notes.append(
-            f"train mode cannot be captured, so attention dropout may be missing: {error.why}"
-        )
-        return
+    except CaptureError:
+        return None
     finally:
         for module, mode in modes.items():
             module.training = mode
-    recover_dropout(traced, training)
+    functionalise(training)
+    return training

@@ -31,6 +31,15 @@ _DROPOUTS = frozenset(
 )
 _ATTENTION = "aten.scaled_dot_product_attention"
 
+NOT_RECOVERED = (
+    "train mode runs other code than eval mode, which cannot be captured; the network always runs "
+    "that of eval mode, and attention dropout is missing"
+)
+ONLY_ATTENTION = (
+    "train mode runs other code than eval mode, which cannot be captured; the network always runs "
+    "that of eval mode, with the dropout of attention and dropout layers"
+)
+
 
 class ScaledDotProductAttention(nn.Module):
     """``torch.nn.functional.scaled_dot_product_attention`` with dropout in train mode only.
@@ -78,23 +87,29 @@ def may_hide_dropout(traced: Traced, model: nn.Module) -> bool:
     )
 
 
-def recover_dropout(evaluating: Traced, training: Traced) -> None:
+def dropout_owners(traced: Traced, model: nn.Module) -> list[nn.Module]:
+    """The modules of ``model`` whose own ``forward`` calls attention, softmax or dropout."""
+    operators = (*_DROPOUTS, _ATTENTION, "aten.softmax")
+    paths = {module_path(node) for node in traced.graph.nodes if operator_name(node) in operators}
+    return [m for path, m in nn.Module.named_modules(model) if path in paths]
+
+
+def recover_dropout(evaluating: Traced, training: Traced) -> bool:
     """Carry the dropout of a train-mode graph over to the eval-mode graph of the same model.
 
     Args:
         evaluating: Changed: dropout calls get their probabilities, attention nodes
             ``meta["dropout_p"]``.
         training: The graph of the same model and inputs, exported in train mode.
+
+    Returns:
+        False, with nothing changed, when train mode lacks operators of eval mode.
     """
     remove_dead_nodes(evaluating.graph)
     remove_dead_nodes(training.graph)
     pairs, extra = _paired(evaluating, training)
     if pairs is None:
-        evaluating.notes.append(
-            "the model runs other operators in train mode than in eval mode; the network always "
-            "runs those of eval mode, and dropout that only train mode has is missing"
-        )
-        return
+        return False
     if extra:
         evaluating.notes.append(
             f"only train mode runs {', '.join(extra[:5])}{' …' if len(extra) > 5 else ''}; "
@@ -108,6 +123,7 @@ def recover_dropout(evaluating: Traced, training: Traced) -> None:
         carrying.rewire(trained, node)
         if operator_name(node) == _ATTENTION:
             node.meta["dropout_p"] = float(arguments(trained)["dropout_p"])
+    return True
 
 
 def attention_layer(node: fx.Node) -> ScaledDotProductAttention | None:

@@ -108,7 +108,7 @@ def quantize(
     scale: Tensor,
     zero_point: Tensor,
     fmt: Format,
-    granularity: Granularity = PerTensor(),  # noqa: B008 - frozen data, safe to share
+    granularity: Granularity = PerTensor(),
     rounding: str = "divide_even",
     *,
     site: str = "",
@@ -149,7 +149,7 @@ def dequantize(
     codes: Tensor,
     scale: Tensor,
     zero_point: Tensor,
-    granularity: Granularity = PerTensor(),  # noqa: B008 - frozen data, safe to share
+    granularity: Granularity = PerTensor(),
 ) -> Tensor:
     """``(codes − zero_point) · scale`` in float32.
 

@@ -37,7 +37,7 @@ def fake_quantize(
     scale: Tensor,
     zero_point: Tensor,
     fmt: Format,
-    granularity: Granularity = PerTensor(),  # noqa: B008 - frozen data, safe to share
+    granularity: Granularity = PerTensor(),
     rounding: str = "divide_even",
     *,
     samples: int = 1,

@@ -72,12 +72,14 @@ class Sums(Pending):
     bias: Tensor | None = None
 
     def requantize(self, quantizer: Quantizer) -> Codes:
+        """Round to the codes of ``quantizer`` as the fused kernel does."""
         if self.bias is not None:
             return Codes(quantizer.codes(self.decode()).to(torch.int32), quantizer)
         scale, _ = quantizer.parameters_()
         return _round(self.sums.to(torch.float32) * (self.scale / scale), quantizer)
 
     def decode(self) -> Tensor:
+        """The float32 values."""
         result = self.sums.to(torch.float32) * self.scale
         return result if self.bias is None else result + self.bias
 
@@ -90,6 +92,7 @@ class Addition(Pending):
     b: Codes
 
     def requantize(self, quantizer: Quantizer) -> Codes:
+        """Round to the codes of ``quantizer`` as the fused kernel does."""
         # ONNX Runtime's AVX2 kernel: two fused multiply-adds on a precomputed constant.
         scale, zero_point = quantizer.parameters_()
         (sa, za), (sb, zb) = self.a.quantizer.parameters_(), self.b.quantizer.parameters_()
@@ -103,6 +106,7 @@ class Addition(Pending):
         return Codes(values, quantizer)
 
     def decode(self) -> Tensor:
+        """The float32 values."""
         return self.a.decode() + self.b.decode()
 
 
@@ -114,6 +118,7 @@ class Product(Pending):
     b: Codes
 
     def requantize(self, quantizer: Quantizer) -> Codes:
+        """Round to the codes of ``quantizer`` as the fused kernel does."""
         scale, zero_point = quantizer.parameters_()
         (sa, _za), (sb, _zb) = self.a.quantizer.parameters_(), self.b.quantizer.parameters_()
         total = self.a.centred() * self.b.centred() * (sa * sb / scale) + zero_point.float()
@@ -121,6 +126,7 @@ class Product(Pending):
         return Codes(torch.round(total).clamp(fmt.qmin, fmt.qmax).to(torch.int32), quantizer)
 
     def decode(self) -> Tensor:
+        """The float32 values."""
         return self.a.decode() * self.b.decode()
 
 
@@ -132,6 +138,7 @@ class Rectified(Pending):
     ceiling: float | None
 
     def requantize(self, quantizer: Quantizer) -> Codes:
+        """Round to the codes of ``quantizer`` as the fused kernel does."""
         codes = self.inner.requantize(quantizer)
         scale, zero_point = quantizer.parameters_()
         zero = int(zero_point)
@@ -141,6 +148,7 @@ class Rectified(Pending):
         return Codes(codes.values.clamp(zero, int(top)), quantizer)
 
     def decode(self) -> Tensor:
+        """The float32 values."""
         return self.inner.decode().clamp(min=0.0, max=self.ceiling)
 
 

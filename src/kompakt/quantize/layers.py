@@ -7,6 +7,8 @@ fixes codes and scales, and from there on the layer computes with the very numbe
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -76,7 +78,8 @@ class Treated(nn.Module):
         if self.bias_codes is None or self.bias_scale is None or self.stage == "off":
             return self.bias
         zero = torch.zeros_like(self.bias_codes)
-        return torch.ops.kompakt.dequantize(self.bias_codes, self.bias_scale, zero, 0)
+        bias: Tensor = torch.ops.kompakt.dequantize(self.bias_codes, self.bias_scale, zero, 0)
+        return bias
 
     def _rounded(self, scale: Tensor, zero_point: Tensor) -> Tensor:
         if self.stored_float:
@@ -95,13 +98,14 @@ class Treated(nn.Module):
         granularity = self.treatment.granularity
         if isinstance(granularity, PerGroup):
             # Groups run along the input features; the runtime's blocked kernel wants (I, O).
-            return torch.ops.kompakt.dequantize_blocked(
+            blocked: Tensor = torch.ops.kompakt.dequantize_blocked(
                 self.weight_codes,
                 self.weight_scale,
                 None if self.treatment.symmetric_weight else self.weight_zero_point,
                 0,
                 granularity.size,
             ).t()
+            return blocked
         axis = granularity.axis if isinstance(granularity, PerChannel) else PER_TENSOR
         if self.treatment.mode == "weight_only":
             # Plain arithmetic on constants: runtimes do it once, when they load the file.
@@ -112,14 +116,15 @@ class Treated(nn.Module):
             if not self.treatment.symmetric_weight:
                 codes = codes - self.weight_zero_point.to(torch.float32).reshape(shape)
             return codes * self.weight_scale.reshape(shape)
-        return torch.ops.kompakt.dequantize(
+        weight: Tensor = torch.ops.kompakt.dequantize(
             self.weight_codes, self.weight_scale, self.weight_zero_point, axis
         )
+        return weight
 
 
 class _Convolution(Treated):
     def forward(self, x: Tensor) -> Tensor:
-        return self._conv_forward(x, self.treated_weight(), self.treated_bias())  # type: ignore[operator]
+        return self._conv_forward(x, self.treated_weight(), self.treated_bias())  # type: ignore[operator,no-any-return]
 
 
 class TreatedConv1d(_Convolution, nn.Conv1d):  # type: ignore[misc]
@@ -136,15 +141,21 @@ class TreatedConv3d(_Convolution, nn.Conv3d):  # type: ignore[misc]
 
 class _Transposed(Treated):
     dims: int
+    stride: tuple[int, ...]
+    padding: tuple[int, ...]
+    kernel_size: tuple[int, ...]
+    dilation: tuple[int, ...]
+    groups: int
+    _output_padding: Callable[..., list[int]]
 
     def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
-        padding = self._output_padding(  # type: ignore[operator]
+        extra = self._output_padding(
             x, output_size, self.stride, self.padding, self.kernel_size, self.dims, self.dilation
         )
         function = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)[self.dims - 1]
         weight, bias = self.treated_weight(), self.treated_bias()
-        return function(  # type: ignore[operator]
-            x, weight, bias, self.stride, self.padding, padding, self.groups, self.dilation
+        return function(
+            x, weight, bias, self.stride, self.padding, extra, self.groups, self.dilation
         )
 
 
@@ -170,6 +181,7 @@ class TreatedLinear(Treated, nn.Linear):  # type: ignore[misc]
     """A linear layer with treated weights, and dynamic activations where the treatment says so."""
 
     def forward(self, x: Tensor) -> Tensor:
+        """The layer with its treated weights."""
         if self.treatment.mode == "dynamic" and self.stage != "off":
             codes, scale = self.weight_codes, self.weight_scale
             if codes is None or scale is None:
@@ -178,7 +190,8 @@ class TreatedLinear(Treated, nn.Linear):  # type: ignore[misc]
                 codes = quantize(
                     self.weight, scale, zero_point, fmt, self.treatment.granularity
                 ).t()
-            return torch.ops.kompakt.dynamic_linear(x, codes, scale, self.bias)
+            result: Tensor = torch.ops.kompakt.dynamic_linear(x, codes, scale, self.bias)
+            return result
         if self.frozen and isinstance(self.treatment.granularity, PerGroup) and self.stage != "off":
             result = torch.matmul(x, self.treated_weight().t())
             return result if self.bias is None else result + self.bias
@@ -188,9 +201,10 @@ class TreatedLinear(Treated, nn.Linear):  # type: ignore[misc]
 class TreatedEmbedding(Treated, nn.Embedding):  # type: ignore[misc]
     """An embedding whose rows are stored as codes and decoded after the look-up."""
 
-    bias = None  # type: ignore[assignment]
+    bias = None
 
     def forward(self, ids: Tensor) -> Tensor:
+        """The layer with its treated weights."""
         if self.stage == "off" or self.weight_codes is None or self.stored_float:
             weight = self.treated_weight()
             return F.embedding(ids, weight, self.padding_idx)

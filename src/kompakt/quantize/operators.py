@@ -12,8 +12,6 @@ from torch import Tensor
 
 from kompakt.numerics.affine import dynamic_qparams
 
-_LIBRARY = torch.library.Library("kompakt", "FRAGMENT")
-
 
 def dynamic_linear(x: Tensor, codes_IO: Tensor, scale_O: Tensor, bias_O: Tensor | None) -> Tensor:
     """A linear layer whose input is quantized to uint8 with the range it has right now.
@@ -43,11 +41,11 @@ def _dynamic_linear_fake(
 def _register() -> None:
     if hasattr(torch.ops.kompakt, "dynamic_linear"):
         return
-    _LIBRARY.define(
-        "dynamic_linear(Tensor x, Tensor codes_IO, Tensor scale_O, Tensor? bias_O) -> Tensor"
-    )
-    _LIBRARY.impl("dynamic_linear", dynamic_linear, "CompositeExplicitAutograd")
-    torch.library.register_fake("kompakt::dynamic_linear", _dynamic_linear_fake, lib=_LIBRARY)
+    name = "kompakt::dynamic_linear"
+    schema = "(Tensor x, Tensor codes_IO, Tensor scale_O, Tensor? bias_O) -> Tensor"
+    torch.library.define(name, schema)
+    torch.library.impl(name, "CompositeExplicitAutograd", dynamic_linear)
+    torch.library.register_fake(name, _dynamic_linear_fake)
 
 
 _register()

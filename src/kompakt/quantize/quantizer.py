@@ -108,9 +108,10 @@ class Quantizer(nn.Module):
         """The integer codes of ``x`` in the format's storage dtype, same shape."""
         scale, zero_point = self.parameters_()
         fmt = self.format
-        return torch.ops.kompakt.quantize(
+        codes: Tensor = torch.ops.kompakt.quantize(
             x, scale, zero_point, int(fmt.qmin), int(fmt.qmax), self.axis
         )
+        return codes
 
     def forward(self, x: Tensor) -> Tensor:
         """Round ``x`` to the grid; same shape and dtype."""
@@ -119,12 +120,15 @@ class Quantizer(nn.Module):
         scale, zero_point = self.parameters_()
         fmt = self.format
         if self.stage == "write":
-            return torch.ops.kompakt.dequantize(self.codes(x), scale, zero_point, self.axis)
-        return torch.ops.kompakt.qdq(
+            pair: Tensor = torch.ops.kompakt.dequantize(self.codes(x), scale, zero_point, self.axis)
+            return pair
+        rounded: Tensor = torch.ops.kompakt.qdq(
             x, scale, zero_point, int(fmt.qmin), int(fmt.qmax), self.axis, self.rounding
         )
+        return rounded
 
     def extra_repr(self) -> str:
+        """What ``print`` shows."""
         return f"{self.site}, {self.format.name}, {self.granularity}, calibrated={self.calibrated}"
 
 
@@ -134,7 +138,7 @@ def stage(network: nn.Module, value: Stage) -> Iterator[None]:
     staged = [m for m in nn.Module.modules(network) if hasattr(m, "stage")]
     before = [m.stage for m in staged]
     for module in staged:
-        module.stage = value
+        module.stage = value  # type: ignore[assignment]
     try:
         yield
     finally:

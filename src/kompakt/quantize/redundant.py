@@ -1,8 +1,8 @@
 """Activations that a quantizer behind them makes redundant.
 
 Codes cannot leave [qmin, qmax]. Where the zero point is qmin, a ReLU before the quantizer changes no code; where the
-largest code stands for at most 6 (to within rounding), neither does a ReLU6. Leaving them out of the written file lets the
-runtime fuse the layer before them.
+largest code stands for at most 6 (to within rounding), neither does a ReLU6. Leaving them out of the written file
+lets the runtime fuse the layer before them.
 """
 
 from __future__ import annotations

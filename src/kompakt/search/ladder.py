@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 
 from kompakt.errors import KompaktError
-from kompakt.measure.accuracy import PairedEvaluation
-from kompakt.measure.comparison import Comparison, compare
-from kompakt.measure.data import Batch
-from kompakt.measure.latency import LatencyComparison, compare_latency
+from kompakt.measuring.accuracy import PairedEvaluation
+from kompakt.measuring.comparison import Comparison, compare
+from kompakt.measuring.data import Batch
+from kompakt.measuring.latency import LatencyComparison, compare_latency
 from kompakt.network.layers import layers
 from kompakt.progress import note
 from kompakt.search.budget import Budget

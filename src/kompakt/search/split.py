@@ -6,13 +6,13 @@ out alternately: the ladder sees one half, the winner is certified once on the o
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from kompakt.measure.data import Batch, Prepared
+from kompakt.measuring.data import Batch, Prepared
 from kompakt.network.network import Network
 
 
@@ -64,15 +64,15 @@ def every_other(batch: Batch, offset: int) -> Batch | None:
     )
 
 
-def _rows(tensor: Tensor, rows: np.ndarray, size: int) -> Tensor:  # type: ignore[type-arg]
+def _rows(tensor: Tensor, rows: np.ndarray, size: int) -> Tensor:
     # An input without a batch dimension belongs to every sample.
     return tensor[rows] if tensor.dim() and tensor.shape[0] == size else tensor
 
 
-def first_samples(data: Prepared, count: int) -> list[Batch]:
-    """The first ``count`` samples, in batches as they come."""
+def first_rows(batches: Iterable[Batch], count: int) -> list[Batch]:
+    """The first ``count`` rows of some batches, inputs only."""
     kept: list[Batch] = []
-    for batch in data:
+    for batch in batches:
         rows = min(count, batch.size)
         inputs = {n: _rows(t, np.arange(rows), batch.size) for n, t in batch.inputs.items()}
         kept.append(Batch(inputs, None, rows))

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from kompakt.errors import DataError
-from kompakt.measure.data import Batch
+from kompakt.measuring.data import Batch
 from kompakt.network.network import Network
 from kompakt.network.rewrites import inference_form
 from kompakt.observe import Calibration, calibrate
@@ -140,15 +140,15 @@ class Workbench:
                 set_ranges_(placed, calibration, candidate.calibrator or "mse")
         for method in candidate.methods:
             with self.clock.stage(method):
-                METHODS[method](placed, self.prepared, self._method_inputs())
+                METHODS[method](placed, self.prepared, self.method_inputs(self.samples))
         return placed
 
-    def _method_inputs(self) -> list[Tensor]:
-        """The first calibration samples of one shape, in one batch."""
-        first = self.samples[0]
+    def method_inputs(self, samples: Sequence[Batch]) -> list[Tensor]:
+        """Those of ``samples`` that have the shape of the first, in one batch: a tensor for each input."""
+        first = samples[0]
         alike = [
             batch
-            for batch in self.samples
+            for batch in samples
             if all(t.shape[1:] == first.inputs[name].shape[1:] for name, t in batch.inputs.items())
         ]
         return [

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from kompakt.errors import CaptureError
-from kompakt.measure.data import Batch, open_data
+from kompakt.measuring.data import Batch, open_data
 from kompakt.network.examples import read_example
 from kompakt.network.interface import plain_signature
 from kompakt.network.network import Network

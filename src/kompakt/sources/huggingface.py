@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from kompakt.errors import CaptureError
-from kompakt.measure.imported import told
+from kompakt.measuring.imported import told
 
 Dynamic = dict[str, dict[int, str]]
 

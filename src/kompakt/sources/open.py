@@ -15,7 +15,7 @@ from typing import Any
 from torch import nn
 
 from kompakt.errors import CaptureError, UsageError
-from kompakt.measure.imported import import_function, looks_imported, told, where
+from kompakt.measuring.imported import import_function, looks_imported, told, where
 from kompakt.sources.huggingface import open_directory
 
 PICKLES = frozenset({".pt", ".pth", ".bin", ".pkl", ".pickle", ".ckpt", ".joblib"})

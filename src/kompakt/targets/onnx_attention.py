@@ -1,7 +1,8 @@
 """Scaled dot-product attention in plain operators.
 
-The exporter's own form of ``scaled_dot_product_attention`` finds out shapes at run time, with a dozen small operators for
-each attention. Where neither causal masks nor grouped heads are involved, two matrix products and a softmax do.
+The exporter's own form of ``scaled_dot_product_attention`` finds out shapes at run time, with a dozen small
+operators for each attention. Where neither causal masks nor grouped heads are involved, two matrix products and
+a softmax do.
 """
 
 from __future__ import annotations

@@ -88,7 +88,7 @@ def pad_codes(model: ir.Model) -> None:
             [before.inputs[0], node.inputs[1], before.inputs[2], *axes],
             outputs=[ir.Value(name=f"{after.outputs[0].name}_padded", shape=node.outputs[0].shape)],
         )
-        padded.outputs[0].dtype = after.outputs[0].dtype
+        padded.outputs[0].type = after.outputs[0].type
         model.graph.insert_after(after, padded)
         ir.convenience.replace_all_uses_with(after.outputs[0], padded.outputs[0])
         model.graph.remove(after, safe=True)
@@ -159,9 +159,11 @@ def fix_reshapes(model: ir.Model) -> None:
                 ir.convenience.replace_all_uses_with(node.outputs[0], node.inputs[0])
                 model.graph.remove(node, safe=True)
             continue
-        computed = node.inputs[1] is not None and node.inputs[1].producer() is not None
-        sizes = _constant_sizes(node.outputs[0].shape) if computed else None
-        if sizes is None or ir.convenience.get_const_tensor(node.inputs[1]) is not None:
+        wanted = node.inputs[1]
+        if wanted is None or ir.convenience.get_const_tensor(wanted) is not None:
+            continue
+        sizes = _constant_sizes(node.outputs[0].shape)
+        if sizes is None:
             continue
         constant = np.array(sizes, np.int64)
         name = f"{node.outputs[0].name}.shape"

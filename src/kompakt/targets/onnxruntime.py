@@ -17,9 +17,11 @@ from typing import Any
 import numpy as np
 import onnx
 import onnx_ir as ir
+import torch
 from numpy.typing import NDArray
 
 from kompakt.errors import ArtifactError, TargetError
+from kompakt.network.interface import TensorSpec
 from kompakt.network.network import Network
 from kompakt.numerics.granularity import PerGroup
 from kompakt.quantize.layers import Treated
@@ -144,6 +146,22 @@ def _serialize(model: ir.Model) -> dict[str, bytes]:
         return {name: (Path(folder) / name).read_bytes() for name in (MODEL_FILE, EXTERNAL_FILE)}
 
 
+_DTYPES = {
+    "tensor(float)": torch.float32,
+    "tensor(double)": torch.float64,
+    "tensor(float16)": torch.float16,
+    "tensor(int64)": torch.int64,
+    "tensor(int32)": torch.int32,
+    "tensor(int8)": torch.int8,
+    "tensor(uint8)": torch.uint8,
+    "tensor(bool)": torch.bool,
+}
+
+
+def _size(size: int | str | None, place: int) -> int | str:
+    return size if size is not None else f"dimension_{place}"
+
+
 @dataclass
 class Session:
     """A model loaded in ONNX Runtime."""
@@ -160,6 +178,14 @@ class Session:
         """Names of the outputs, in order."""
         return tuple(o.name for o in self.session.get_outputs())
 
+    @property
+    def input_specs(self) -> tuple[TensorSpec, ...]:
+        """Name, shape and dtype of the inputs, in order."""
+        return tuple(
+            TensorSpec(i.name, tuple(_size(d, n) for n, d in enumerate(i.shape)), _DTYPES[i.type])
+            for i in self.session.get_inputs()
+        )
+
     def __call__(self, inputs: Mapping[str, NDArray[Any]]) -> Arrays:
         """Run the model once.
 
@@ -169,7 +195,7 @@ class Session:
         wanted = {name: np.asarray(inputs[name]) for name in self.input_names if name in inputs}
         try:
             results = self.session.run(None, wanted)
-        except Exception as error:  # noqa: BLE001  (the runtime raises its own unrelated classes)
+        except Exception as error:
             raise TargetError(
                 "K403", "running the model in ONNX Runtime", why=str(error).splitlines()[0]
             ) from error
@@ -211,7 +237,7 @@ def _session(
     source = str(model) if isinstance(model, Path) else model
     try:
         return onnxruntime.InferenceSession(source, settings, providers=["CPUExecutionProvider"])
-    except Exception as error:  # noqa: BLE001  (the runtime raises its own unrelated classes)
+    except Exception as error:
         raise ArtifactError(
             "K530",
             "loading the model in ONNX Runtime",
@@ -240,7 +266,7 @@ def operators(path: Path, options: Mapping[str, str]) -> dict[str, int]:
 
 
 def memory_job(path: str, options: Mapping[str, str], inputs: str) -> Callable[[], object]:
-    """A job for ``kompakt.measure.memory``: load a model file and run it once.
+    """A job for ``kompakt.measuring.memory``: load a model file and run it once.
 
     Args:
         path: The model file.

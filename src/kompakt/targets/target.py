@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from kompakt.network.interface import TensorSpec
 from kompakt.network.network import Network
 from kompakt.quantize.rules import Rules
 
@@ -26,6 +27,10 @@ class Runnable(Protocol):
     @property
     def output_names(self) -> tuple[str, ...]:
         """Names of the outputs, in order."""
+
+    @property
+    def input_specs(self) -> tuple[TensorSpec, ...]:
+        """Name, shape and dtype of the inputs, in order."""
 
     def __call__(self, inputs: Mapping[str, NDArray[Any]]) -> Arrays:
         """Run the model once."""

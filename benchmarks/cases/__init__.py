@@ -1,0 +1,1 @@
+"""One file a benchmark; each has ``run(setup) -> Outcome`` or makes several such functions."""

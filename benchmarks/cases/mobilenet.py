@@ -1,0 +1,72 @@
+"""MobileNetV1-0.75 on ImageNet: the ladder's own choice, accurate and fast in one and the same file."""
+
+from __future__ import annotations
+
+from itertools import chain
+
+from benchmarks import models
+from benchmarks.datasets import imagenet
+from benchmarks.jobs import (
+    agreement,
+    compressed,
+    cpu_seconds,
+    float_file,
+    parity_row,
+    points,
+    short_record,
+    size_row,
+    speed_row,
+)
+from benchmarks.outcome import Outcome, Row
+from benchmarks.setup import Setup
+from kompakt import Budget
+
+BATCH = 20
+
+
+def run(setup: Setup) -> Outcome:
+    """Calibrate on ``calibration``, choose on ``validation``, report on ``test``."""
+    entry = models.MODELS["mobilenet_v1_075"]
+    model, example = entry.load(setup.assets), entry.example()
+    counts = {"calibration": (200, 40), "validation": (300, 60), "test": (500, 100)}
+    data = {
+        split: imagenet(setup.assets, split).take(setup.some(*count)).batches(BATCH)
+        for split, count in counts.items()
+    }
+    result = compressed(
+        setup,
+        "mobilenet",
+        model,
+        example_inputs=example,
+        **data,
+        metric="top1",
+        budget=Budget(max_drop=0.005),
+    )
+    record = result.record
+    unseen = list(chain(data["validation"], data["test"]))
+    agree = agreement(result, float_file(setup, "mobilenet", model, example), unseen)
+    rows = [
+        Row(
+            what="top-1 agreement with float",
+            figure=points(agree["share"]),
+            unit="%",
+            at_least=91.0,
+            interval=[points(v) for v in agree["interval"]],
+            others="mobilenet.agreement",
+            note=f"{agree['n']} photos that were not used to calibrate",
+        ),
+        Row(
+            what="top-1 drop",
+            figure=points(record.drop or 0.0),
+            unit="points",
+            at_most=0.5,
+            interval=[points(v) for v in record.drop_interval or ()],
+            note=f"{(record.metric or {}).get('n')} test photos, used for nothing else; "
+            f"float {points(record.baseline.metric or 0):.1f} %; {record.verdict}",
+        ),
+        speed_row(result, at_least=2.3, others="mobilenet.speed"),
+        size_row(result, "mobilenet.size"),
+        parity_row(result),
+    ]
+    details = {"agreement": agree, "cpu_s": cpu_seconds(result), "record": short_record(result)}
+    return Outcome(rows=rows, details=details)

@@ -1,0 +1,257 @@
+"""The parity certificate: whether the written file computes what was simulated.
+
+For every quantizer the codes the runtime produces (read from the written file itself) are compared with those of the
+integer referee, first running freely, then, for quantizers that differ, *teacher-forced*: each is fed the runtime's own
+codes, so that a difference is charged to the site that makes it and not to all sites behind it.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.fx import Node
+
+from kompakt.errors import DataError
+from kompakt.measuring.data import Batch
+from kompakt.network.kinds import kind_of
+from kompakt.network.network import Network
+from kompakt.progress import track
+from kompakt.quantize.integer import run_in_integers
+from kompakt.quantize.place import is_quantizer_call, quantizer_calls, quantizer_of
+from kompakt.quantize.rules import Rules
+from kompakt.targets.target import Arrays, Target, Written, as_arrays
+
+Fed = Literal["integer", "float"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tolerances:
+    """What a certificate accepts.
+
+    Attributes:
+        integer_share: Share of codes that may differ where an integer kernel feeds the quantizer.
+        float_share: The same where a float operator feeds it (two runtimes' exponentials differ in the last bit).
+        float_step: By how many codes such a code may differ.
+        output_error: Relative error of the outputs, ‖runtime − referee‖ / ‖referee‖.
+    """
+
+    integer_share: float = 0.0
+    float_share: float = 1e-3
+    float_step: int = 1
+    output_error: float = 1e-5
+
+
+@dataclass(frozen=True, kw_only=True)
+class SiteParity:
+    """How one quantizer's codes compare."""
+
+    site: str
+    fed_by: Fed
+    codes: int = 0
+    differing: int = 0
+    largest: int = 0
+
+    def add(self, ours: NDArray[Any], theirs: NDArray[Any]) -> SiteParity:
+        """The same with one more comparison of equally shaped code arrays."""
+        gap = np.abs(ours.astype(np.int64) - theirs.astype(np.int64))
+        return replace(
+            self,
+            codes=self.codes + gap.size,
+            differing=self.differing + int(np.count_nonzero(gap)),
+            largest=max(self.largest, int(gap.max(initial=0))),
+        )
+
+    def within(self, tolerances: Tolerances) -> bool:
+        """Whether it is acceptable."""
+        share = self.differing / max(1, self.codes)
+        if self.fed_by == "integer":
+            return share <= tolerances.integer_share
+        return share <= tolerances.float_share and self.largest <= tolerances.float_step
+
+
+@dataclass(frozen=True, kw_only=True)
+class Certificate:
+    """The outcome of a parity check.
+
+    Attributes:
+        verdict: ``exact`` (every code equal), ``within tolerance`` or ``failed``.
+        samples: Samples compared.
+        rows: One per quantizer, in graph order.
+        free_running_differing: Codes that differ when the referee runs freely, over all quantizers.
+        output_relative_error: ‖runtime − referee‖ / ‖referee‖ over all outputs.
+        output_differing: Output values that are not equal.
+        output_values: Output values compared.
+        probe_agrees: Whether the file with its codes made visible gives the same outputs as the file that ships.
+        first_difference: The first site that is not acceptable.
+        tolerances: What was accepted.
+        operators: The operators the runtime executes, counted.
+    """
+
+    verdict: Literal["exact", "within tolerance", "failed"]
+    samples: int
+    rows: tuple[SiteParity, ...]
+    free_running_differing: int
+    output_relative_error: float
+    output_differing: int
+    output_values: int
+    probe_agrees: bool
+    first_difference: str | None
+    tolerances: Tolerances
+    operators: dict[str, int] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """The ``parity`` object of a record."""
+        return {
+            "verdict": self.verdict,
+            "samples": self.samples,
+            "quantizers": len(self.rows),
+            "differing_quantizers": sum(r.differing > 0 for r in self.rows),
+            "codes": sum(r.codes for r in self.rows),
+            "differing_codes": sum(r.differing for r in self.rows),
+            "free_running_differing": self.free_running_differing,
+            "largest_code_difference": max((r.largest for r in self.rows), default=0),
+            "output_relative_error": self.output_relative_error,
+            "output_differing": self.output_differing,
+            "output_values": self.output_values,
+            "probe_agrees": self.probe_agrees,
+            "tolerances": asdict(self.tolerances),
+            "first_difference": self.first_difference,
+            "rows": [asdict(r) for r in self.rows],
+            "fused_operators": self.operators,
+        }
+
+
+def certify(
+    placed: Network,
+    written: Written,
+    target: Target,
+    batches: Sequence[Batch],
+    *,
+    rules: Rules,
+    tolerances: Tolerances | None = None,
+) -> Certificate:
+    """Compare a written file with the integer referee.
+
+    Args:
+        placed: The frozen network the file was written from.
+        written: The files.
+        target: The runtime.
+        batches: The samples to compare on (inputs only).
+        rules: The rules the network was placed by.
+        tolerances: What to accept.
+
+    Raises:
+        DataError: K203 when there is no sample.
+    """
+    if not batches:
+        raise DataError("K203", "a parity check without samples", why="there is nothing to compare")
+    tolerances = tolerances or Tolerances()
+    with tempfile.TemporaryDirectory(prefix="kompakt-") as folder:
+        path = written.save(Path(folder))
+        shipped = target.load(path, written.options)
+        probe = target.probe(path, written.options, list(written.codes.values()))
+        comparison = _Comparison(placed, written, rules)
+        for batch in track(batches, "checking parity"):
+            arrays = as_arrays(batch.inputs)
+            comparison.compare(batch, shipped(arrays), probe(arrays))
+        return comparison.certificate(tolerances, target.operators(path, written.options))
+
+
+class _Comparison:
+    """Accumulates one certificate over batches."""
+
+    def __init__(self, placed: Network, written: Written, rules: Rules) -> None:
+        self.placed, self.written = placed, written
+        fed = {s: _fed_by(placed, n, rules) for s, n in quantizer_calls(placed).items()}
+        self.free = {s: SiteParity(site=s, fed_by=fed[s]) for s in written.codes}
+        self.forced = dict(self.free)
+        self.samples = 0
+        self.error2 = self.norm2 = 0.0
+        self.differing = self.values = 0
+        self.probe_agrees = True
+
+    def compare(self, batch: Batch, shipped: Arrays, probed: Arrays) -> None:
+        inputs = list(batch.inputs.values())
+        self.samples += batch.size
+        self.probe_agrees &= all(np.array_equal(v, probed[k]) for k, v in shipped.items())
+        theirs = {site: probed[name] for site, name in self.written.codes.items()}
+
+        def note_free(site: str, codes: Tensor) -> None:
+            if site in theirs:
+                self.free[site] = self.free[site].add(codes.numpy(), theirs[site])
+
+        outputs = run_in_integers(self.placed, *inputs, on_codes=note_free)
+        if any(row.differing for row in self.free.values()):
+            outputs = self._compare_forced(inputs, theirs)
+        else:
+            self.forced = dict(self.free)
+        self._compare_outputs(outputs, shipped)
+
+    def _compare_forced(self, inputs: list[Tensor], theirs: Arrays) -> Any:
+        def force(site: str, codes: Tensor) -> Tensor | None:
+            if site not in theirs:
+                return None
+            self.forced[site] = self.forced[site].add(codes.numpy(), theirs[site])
+            return torch.from_numpy(theirs[site].astype(np.int32))
+
+        return run_in_integers(self.placed, *inputs, on_codes=force)
+
+    def _compare_outputs(self, outputs: Any, shipped: Arrays) -> None:
+        flat = [t for t in torch.utils._pytree.tree_leaves(outputs) if isinstance(t, Tensor)]
+        for ours, theirs in zip(flat, shipped.values(), strict=True):
+            expected, got = ours.numpy().astype(np.float64), theirs.astype(np.float64)
+            self.error2 += float(np.square(got - expected).sum())
+            self.norm2 += float(np.square(expected).sum())
+            self.differing += int(np.count_nonzero(got != expected))
+            self.values += got.size
+
+    def certificate(self, tolerances: Tolerances, operators: dict[str, int]) -> Certificate:
+        rows = tuple(self.forced.values())
+        free = sum(r.differing for r in self.free.values())
+        error = float(np.sqrt(self.error2 / max(self.norm2, 1e-300)))
+        bad = next((r.site for r in rows if not r.within(tolerances)), None)
+        if bad is None and not error <= tolerances.output_error:
+            bad = "output"
+        if bad is None and not self.probe_agrees:
+            bad = "the file with its codes made visible gives other outputs than the file itself"
+        exact = free == 0 and all(r.differing == 0 for r in rows)
+        verdict: Literal["exact", "within tolerance", "failed"] = (
+            "failed" if bad else "exact" if exact else "within tolerance"
+        )
+        return Certificate(
+            verdict=verdict,
+            samples=self.samples,
+            rows=rows,
+            free_running_differing=free,
+            output_relative_error=error,
+            output_differing=self.differing,
+            output_values=self.values,
+            probe_agrees=self.probe_agrees,
+            first_difference=bad,
+            tolerances=tolerances,
+            operators=operators,
+        )
+
+
+def _fed_by(placed: Network, call: Node, rules: Rules) -> Fed:
+    """Whether an integer kernel (or the caller, with exact floats) feeds a quantizer."""
+    source = call.args[0]
+    assert isinstance(source, Node)
+    if kind_of(source) == "input":
+        return "integer"
+    if quantizer_of(placed, call).format.bits > 8:
+        return "float"
+    integer = rules.static_layers | rules.integer_operators
+    while kind_of(source) in {k for kinds in rules.fused_activations.values() for k in kinds}:
+        source = source.args[0]
+        assert isinstance(source, Node)
+    fed = [a for a in source.all_input_nodes if is_quantizer_call(placed, a)]
+    return "integer" if kind_of(source) in integer and fed else "float"

@@ -1,0 +1,233 @@
+"""Writing the record: everything known about the winner, in the shape users, reports and ``--json`` read."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+import kompakt
+from kompakt.measuring.comparison import Comparison
+from kompakt.measuring.environment import environment
+from kompakt.measuring.latency import LatencyComparison
+from kompakt.measuring.metrics import get_metric
+from kompakt.measuring.parity import Certificate
+from kompakt.measuring.record import Figures, Record
+from kompakt.measuring.sites import diagnose, distributions, site_rows
+from kompakt.measuring.verdict import verdict_text
+from kompakt.network.layers import layers
+from kompakt.network.network import Network
+from kompakt.options import Options
+from kompakt.quantize.place import quantizer_calls
+from kompakt.search.ladder import Ladder, Trial
+
+
+@dataclass(kw_only=True)
+class Accuracy:
+    """What certification data says; ``None`` for what it cannot say."""
+
+    comparison: Comparison | None = None
+    baseline: float | None = None
+    candidate: float | None = None
+    source: float | None = None
+    agreement: float | None = None
+
+
+@dataclass(kw_only=True)
+class Speed:
+    """What was timed.
+
+    Attributes:
+        latency: Float against compressed, at the asked batch size.
+        table: One row for each batch size timed.
+        source_ms: Median milliseconds of the user's own model in PyTorch.
+    """
+
+    latency: LatencyComparison | None = None
+    table: list[dict[str, Any]] = field(default_factory=list)
+    source_ms: float | None = None
+
+
+class Facts:
+    """Everything known about the winner, on its way into a record."""
+
+    def __init__(
+        self,
+        trial: Trial,
+        ladder: Ladder,
+        certificate: Certificate,
+        accuracy: Accuracy,
+        speed: Speed,
+        memory: tuple[int | None, int | None],
+    ) -> None:
+        assert trial.build is not None
+        self.trial, self.ladder, self.build = trial, ladder, trial.build
+        self.certificate, self.accuracy, self.memory = certificate, accuracy, memory
+        self.latency, self.table, self.source_ms = speed.latency, speed.table, speed.source_ms
+        self.bench, self.network = ladder.bench, ladder.bench.network
+        self.float_size = ladder.bench.float_build().written.size_bytes
+        self.size = self.build.written.size_bytes
+
+    def record(self, options: Options) -> Record:
+        """The record."""
+        bench, accuracy, latency = self.bench, self.accuracy, self.latency
+        comparison = accuracy.comparison
+        unmet = self._unmet(options)
+        parity = self.certificate.to_json()
+        rows = site_rows(
+            self.build.placed, {row.name: row for row in layers(bench.prepared)}, bench.calibration
+        )
+        return Record(
+            kompakt=kompakt.__version__,
+            model=self._model(options.name),
+            target=self._target(),
+            scheme=self.trial.candidate.scheme.to_json(),
+            scheme_name=self.trial.candidate.scheme.name,
+            level=self.trial.candidate.level,
+            calibrator=self.trial.candidate.calibrator_name,
+            seed=options.seed,
+            confidence=options.budget.confidence,
+            baseline=self._figures("baseline", accuracy.baseline, self.float_size, self.memory[0]),
+            source=Figures(runtime="torch", metric=accuracy.source, latency_ms=self.source_ms),
+            candidate=self._figures("candidate", accuracy.candidate, self.size, self.memory[1]),
+            verdict=comparison.verdict if comparison else "unmeasured",
+            verdict_text=verdict_text(
+                metric=options.metric,
+                comparison=comparison,
+                latency=latency,
+                size_ratio=self.float_size / self.size,
+                parity=self.certificate.verdict,
+                unmet=unmet,
+            ),
+            metric=self._metric(options, comparison),
+            drop=comparison.drop if comparison else None,
+            drop_interval=comparison.interval if comparison else None,
+            drop_upper=comparison.upper if comparison else None,
+            agreement=accuracy.agreement,
+            speedup=latency.ratio if latency else None,
+            speedup_interval=latency.interval if latency else None,
+            size_ratio=self.float_size / self.size,
+            memory_ratio=_ratio(*self.memory),
+            latency=self._latency(options),
+            parity=parity,
+            warnings=self._warnings(),
+            budget=options.budget.to_json(),
+            budget_met=not unmet and self.certificate.verdict != "failed",
+            budget_reasons=unmet,
+            trials=[t.to_json() for t in self.ladder.trials],
+            sites=rows,
+            distributions=distributions(self.build.placed, rows, bench.calibration),
+            diagnosis=[*diagnose(rows), *self.ladder.findings],
+            environment=environment(),
+            timings={f"{k}_cpu_s": v for k, v in bench.clock.cpu.items()}
+            | {f"{k}_s": v for k, v in bench.clock.wall.items()},
+            commands=options.commands,
+        )
+
+    def _unmet(self, options: Options) -> list[str]:
+        latency, comparison = self.latency, self.accuracy.comparison
+        return options.budget.violations(
+            drop=comparison.drop if comparison else None,
+            size_bytes=self.size,
+            speedup=latency.ratio if latency else None,
+            latency_ms=latency.candidate_ms if latency else None,
+        )
+
+    def _model(self, name: str) -> dict[str, Any]:
+        specs = {"inputs": self.network.input_specs, "outputs": self.network.output_specs}
+        return {
+            "name": name,
+            "parameters": sum(p.numel() for p in self.network.parameters()),
+            "source_sha256": weights_sha256(self.network),
+            **{
+                key: [
+                    {
+                        "name": s.name,
+                        "shape": list(s.shape),
+                        "dtype": str(s.dtype).removeprefix("torch."),
+                    }
+                    for s in values
+                ]
+                for key, values in specs.items()
+            },
+        }
+
+    def _target(self) -> dict[str, Any]:
+        return {
+            "name": self.bench.target.name,
+            "version": self.bench.target.version(),
+            "isa": self.bench.isa,
+            "session_options": dict(self.build.written.options),
+            "main": self.build.written.main,
+            "codes": dict(self.build.written.codes),
+        }
+
+    def _figures(self, role: str, metric: float | None, size: int, memory: int | None) -> Figures:
+        latency = self.latency
+        summary = getattr(latency, role) if latency else None
+        return Figures(
+            runtime=self.bench.target.name,
+            metric=metric,
+            latency_ms=summary.median_ms if summary else None,
+            latency_p90_ms=summary.p90_ms if summary else None,
+            throughput=self.table[-1][f"{role}_throughput"] if self.table else None,
+            size_bytes=size,
+            peak_memory_bytes=memory,
+        )
+
+    def _metric(self, options: Options, comparison: Comparison | None) -> dict[str, Any] | None:
+        if comparison is None:
+            return None
+        return {
+            "name": options.metric,
+            "higher_is_better": get_metric(options.metric).higher_is_better,
+            "n": comparison.n,
+            "discordant": comparison.discordant,
+            "method": comparison.method,
+            "margin": comparison.margin,
+            "samples_needed": comparison.samples_needed,
+        }
+
+    def _latency(self, options: Options) -> dict[str, Any] | None:
+        if self.latency is None:
+            return None
+        noise = self.latency.noise_interval
+        return {
+            "threads": options.threads,
+            "batch": options.batch,
+            "pairs": self.latency.pairs,
+            "noise_interval": list(noise) if noise else None,
+            "noisy": self.latency.noisy,
+            "table": self.table,
+        }
+
+    def _warnings(self) -> list[str]:
+        warnings = [*self.network.notes, *self.build.written.notes]
+        if self.latency is not None and self.latency.noisy:
+            warnings.append("the machine was too noisy to measure speed within 5 %")
+        # Integer kernels with unsigned activations are the ones that saturate without VNNI.
+        if self.bench.isa.startswith("x86") and quantizer_calls(self.build.placed):
+            warnings.append(
+                "on x86 processors without VNNI, 8-bit weights times unsigned activations saturate in "
+                "16-bit sums: accuracy there can be lower; check it with `kompakt verify --here`"
+            )
+        return warnings
+
+
+def _ratio(baseline: int | None, candidate: int | None) -> float | None:
+    return baseline / candidate if baseline and candidate else None
+
+
+def weights_sha256(network: Network) -> str:
+    """SHA-256 over the names and bytes of all parameters and buffers, in order."""
+    digest = hashlib.sha256()
+    for name, tensor in network.state_dict().items():
+        digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)}".encode())
+        digest.update(
+            tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes()
+            if tensor.dim()
+            else bytes(str(tensor.item()), "ascii")
+        )
+    return digest.hexdigest()

@@ -1,0 +1,421 @@
+"""One pass through real graphs: against a walk by hand, halves, layouts, refusals."""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, fx, nn
+
+from kompakt.errors import DataError, SchemeError
+from kompakt.network.capture import capture
+from kompakt.network.network import Network, holds_tensor
+from kompakt.observe import Calibration, calibrate
+from kompakt.progress import Event, listening
+
+from .test_statistics import assert_same
+
+
+class Images(nn.Module):
+    """Depthwise and pointwise convolutions, a residual add, a flatten that is a view."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 24, 3, 2, 1)
+        self.bn = nn.BatchNorm2d(24)
+        self.depthwise = nn.Conv2d(24, 24, 3, 1, 1, groups=24)
+        self.pointwise = nn.Conv2d(24, 24, 1)
+        self.head = nn.Linear(24 * 16, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.bn(self.stem(x)))
+        x = torch.relu(x + self.pointwise(nn.functional.relu6(self.depthwise(x))))
+        x = nn.functional.adaptive_avg_pool2d(x, 4)
+        return self.head(x.view(x.shape[0], -1))
+
+
+class Words(nn.Module):
+    """Embedding, attention, two inputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(50, 16)
+        self.encoder = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True)
+        self.head = nn.Linear(16, 4)
+
+    def forward(self, ids: Tensor, weight: Tensor) -> Tensor:
+        return self.head(self.encoder(self.embedding(ids)) * weight[..., None])
+
+
+@pytest.fixture(scope="module")
+def images() -> Network:
+    torch.manual_seed(0)
+    model = Images()
+    with torch.no_grad():
+        model.stem.weight[5] = 0.0
+        model.stem.bias[5] = 0.0
+        model.bn.bias[5] = -1.0
+    return capture(model.eval(), torch.randn(2, 3, 32, 32))
+
+
+@pytest.fixture(scope="module")
+def words() -> Network:
+    torch.manual_seed(0)
+    example = {"ids": torch.randint(0, 50, (2, 6)), "weight": torch.rand(2, 6)}
+    lengths = {"ids": {1: "length"}, "weight": {1: "length"}}
+    return capture(Words().eval(), example, dynamic=lengths)
+
+
+def every_edge(network: Network) -> dict[str, str]:
+    return {
+        node.meta["site"]: node.name
+        for node in network.graph.nodes
+        if holds_tensor(node) and node.op != "get_attr" and node.meta["val"].is_floating_point()
+    }
+
+
+def photos(count: int, seed: int = 0) -> Tensor:
+    return torch.randn(count, 3, 32, 32, generator=torch.Generator().manual_seed(seed))
+
+
+def sentences(count: int, length: int) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(length)
+    return {
+        "ids": torch.randint(0, 50, (count, length), generator=generator),
+        "weight": torch.rand(count, length, generator=generator),
+    }
+
+
+class Recorder(fx.Interpreter):
+    """Keeps every tensor: what calibration must not do."""
+
+    def __init__(self, network: fx.GraphModule) -> None:
+        super().__init__(network)
+        self.seen: dict[str, Tensor] = {}
+
+    def run_node(self, n: fx.Node) -> object:
+        result = super().run_node(n)
+        if isinstance(result, Tensor):
+            self.seen[n.name] = result.clone()
+        return result
+
+
+def recorded(network: Network, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+    recorder = Recorder(network.flat())
+    with torch.no_grad():
+        recorder.run(*inputs.values())
+    return recorder.seen
+
+
+def assert_calibrations_equal(a: Calibration, b: Calibration) -> None:
+    assert (a.samples, list(a.statistics), list(a.inputs)) == (
+        b.samples,
+        list(b.statistics),
+        list(b.inputs),
+    )
+    for site in a.statistics:
+        assert_same(a.statistics[site], b.statistics[site])
+    for name in a.inputs:
+        assert a.inputs[name].columns == b.inputs[name].columns
+        np.testing.assert_array_equal(a.inputs[name].rows, b.inputs[name].rows)
+
+
+def test_extremes_and_counts_equal_a_walk_by_hand(images: Network) -> None:
+    taps, x = every_edge(images), photos(6)
+    found = calibrate(images, taps, [x], channels_last=False)
+    seen = recorded(images, {"x": x})
+    assert found.samples == 6
+    for site, node in taps.items():
+        tensor, statistics = seen[node], found.statistics[site]
+        assert (statistics.low, statistics.high) == (tensor.min(), tensor.max()), site
+        assert statistics.values == tensor.numel(), site
+        if tensor[0].numel() <= 4096:
+            assert statistics.histogram.total == tensor.numel(), site
+            width = statistics.histogram.width
+            index = np.floor(tensor.double().numpy().ravel() / width).astype(int) + 2048
+            expected = np.bincount(index, minlength=4096)
+            np.testing.assert_array_equal(statistics.histogram.counts, expected, site)
+        absmax = tensor.abs().flatten(1).amax(1).numpy()
+        np.testing.assert_array_equal(statistics.sample_absmax, absmax, site)
+
+
+def test_channels_of_convolutions_and_of_linears(images: Network, words: Network) -> None:
+    found = calibrate(images, every_edge(images), [photos(4)])
+    assert found.statistics["relu"].channels.silent() == [5]
+    magnitudes = found.statistics["depthwise"].channels.absmax
+    assert magnitudes is not None
+    assert len(magnitudes) == 24
+    found = calibrate(words, every_edge(words), [sentences(4, 6), sentences(4, 9)])
+    magnitudes = found.statistics["encoder.linear1"].channels.absmax
+    assert magnitudes is not None
+    assert len(magnitudes) == 32
+
+
+def test_halves_merged_equal_one_pass(images: Network, words: Network) -> None:
+    for network, batches in (
+        (images, [photos(8, seed) for seed in range(4)]),
+        (images, [photos(n, n) for n in (20, 5, 7, 8)]),
+        (words, [sentences(5, n) for n in (3, 9, 4, 12)]),
+    ):
+        taps = every_edge(network)
+        whole = calibrate(network, taps, batches)
+        for cut in (1, 2, 3):
+            first = calibrate(network, taps, batches[:cut])
+            assert_calibrations_equal(first.merge(calibrate(network, taps, batches[cut:])), whole)
+
+
+def test_batch_size_changes_nothing_but_rounding(images: Network) -> None:
+    taps, x = every_edge(images), photos(16)
+    one_by_one = calibrate(images, taps, x.split(1), micro_batch=1)
+    joined = calibrate(images, taps, x.split(1))
+    at_once = calibrate(images, taps, [x], micro_batch=None)
+    assert [c.samples for c in (one_by_one, joined, at_once)] == [16] * 3
+    for site, expected in one_by_one.statistics.items():
+        for found in (joined.statistics[site], at_once.statistics[site]):
+            assert found.low == pytest.approx(expected.low, rel=1e-4, abs=1e-5)
+            assert found.high == pytest.approx(expected.high, rel=1e-4, abs=1e-5)
+            assert found.histogram.total == expected.histogram.total
+            moved = np.abs(found.histogram.counts - expected.histogram.counts).sum()
+            assert moved < 0.02 * expected.histogram.total, site
+    np.testing.assert_array_equal(joined.inputs["x"].rows, at_once.inputs["x"].rows)
+
+
+def test_layout_changes_nothing_but_rounding(images: Network) -> None:
+    taps, batches = every_edge(images), [photos(8), photos(8, 1)]
+    rows = calibrate(images, taps, batches, channels_last=False)
+    last = calibrate(images, taps, batches, channels_last=True)
+    for site, expected in rows.statistics.items():
+        found = last.statistics[site]
+        assert found.low == pytest.approx(expected.low, rel=1e-4, abs=1e-5), site
+        assert found.high == pytest.approx(expected.high, rel=1e-4, abs=1e-5), site
+        np.testing.assert_allclose(found.channels.absmax, expected.channels.absmax, rtol=1e-3)
+        low, high = expected.average.value()
+        assert found.average.value() == (
+            pytest.approx(low, rel=1e-3, abs=1e-5),
+            pytest.approx(high, rel=1e-3, abs=1e-5),
+        )
+
+
+@pytest.mark.parametrize(
+    "batch",
+    [
+        lambda x: x,
+        lambda x: (x,),
+        lambda x: [x],
+        lambda x: {"x": x},
+    ],
+    ids=["tensor", "tuple", "list", "mapping"],
+)
+def test_ways_to_give_inputs(images: Network, batch: object) -> None:
+    x = photos(3)
+    found = calibrate(images, {"stem": "stem"}, [batch(x)])  # type: ignore[operator]
+    assert found.statistics["stem"].samples == 3
+
+
+def test_an_ordinary_graph_module_works_too() -> None:
+    class Plain(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(4, 6)
+
+        def forward(self, a: Tensor, b: Tensor) -> Tensor:
+            return self.layer(a).relu().view(-1, 6) + b
+
+    graph = fx.symbolic_trace(Plain())
+    a, b = torch.randn(5, 4), torch.randn(5, 6)
+    found = calibrate(graph, {"sum": "add", "b": "b"}, [(a, b), {"b": b, "a": a}])
+    expected = graph(a, b)
+    assert found.statistics["sum"].high == expected.max().item()
+    assert found.statistics["b"].low == b.min().item()
+    assert found.samples == 10
+
+
+def test_scalars_of_inputs(images: Network) -> None:
+    x = photos(5)
+    rows = calibrate(images, {"stem": "stem"}, [x]).inputs["x"]
+    assert rows.columns[:6] == ("mean", "std", "low", "high", "high_frequency", "saturated")
+    column = dict(zip(rows.columns, rows.rows.T, strict=True))
+    flat = x.flatten(1).double()
+    np.testing.assert_allclose(column["mean"], flat.mean(1), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(column["std"], flat.std(1, correction=0), rtol=1e-5)
+    np.testing.assert_array_equal(column["low"], x.flatten(1).amin(1))
+    steps = (x[..., 1:] - x[..., :-1]).double().square().flatten(1).mean(1)
+    np.testing.assert_allclose(column["high_frequency"], steps, rtol=1e-5)
+    np.testing.assert_allclose(column["saturated"], 2 / flat.shape[1], rtol=1e-6)
+    for c in range(3):
+        np.testing.assert_allclose(
+            column[f"channel_{c}"], x[:, c].flatten(1).mean(1), rtol=1e-4, atol=1e-6
+        )
+
+
+def test_max_samples(images: Network) -> None:
+    taken: list[int] = []
+
+    def endless() -> Iterator[Tensor]:
+        while True:
+            taken.append(1)
+            yield photos(8, len(taken))
+
+    found = calibrate(images, {"stem": "stem"}, endless(), max_samples=21)
+    assert (found.samples, found.batches, len(taken)) == (21, 3, 3)
+    assert found.statistics["stem"].samples == 21
+
+
+def with_bad(value: float, name: str = "x") -> Iterator[Tensor]:
+    yield photos(4)
+    bad = photos(4)
+    bad[2, 1, 3, 3] = value
+    yield bad
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_bad_inputs_are_refused_by_batch_and_name(images: Network, value: float) -> None:
+    with pytest.raises(DataError, match="'x' of calibration batch 1") as caught:
+        calibrate(images, every_edge(images), with_bad(value))
+    assert caught.value.code == "K332"
+
+
+def test_values_that_overflow_inside_are_refused_by_site(images: Network) -> None:
+    batches = [photos(3), photos(3), photos(3) * 3e38]
+    with pytest.raises(DataError, match="calibration batch 2") as caught:
+        calibrate(images, every_edge(images), batches)
+    assert caught.value.code == "K331"
+    assert caught.value.where == "stem"
+
+
+@pytest.mark.parametrize("batches", [[], [torch.empty(0, 3, 32, 32)]], ids=["none", "no sample"])
+def test_no_data_is_refused(images: Network, batches: list[Tensor]) -> None:
+    with pytest.raises(DataError) as caught:
+        calibrate(images, {"stem": "stem"}, batches)
+    assert caught.value.code in ("K330", "K133")
+
+
+def test_batches_that_do_not_fit(images: Network, words: Network) -> None:
+    wrong = [
+        (images, [photos(2)[..., :7, :7].int()]),
+        (images, [{"y": photos(2)}]),
+        (images, [(photos(2), torch.zeros(2))]),
+        (words, [sentences(2, 4) | {"weight": torch.rand(3, 4)}]),
+    ]
+    for network, batches in wrong:
+        with pytest.raises(DataError):
+            calibrate(network, {}, batches)
+
+
+def test_unknown_and_unsuitable_sites(words: Network) -> None:
+    with pytest.raises(SchemeError, match="head_1") as caught:
+        calibrate(words, {"head": "head_1"}, [sentences(2, 4)])
+    assert "head" in caught.value.help
+    with pytest.raises(DataError, match=r"ids") as refused:
+        calibrate(words, {"ids": "ids"}, [sentences(2, 4)])
+    assert (caught.value.code, refused.value.code) == ("K334", "K334")
+
+
+def test_one_sample_works_and_is_said_to_be_unreliable(images: Network) -> None:
+    events: list[Event] = []
+    with listening(events.append):
+        found = calibrate(images, {"stem": "stem"}, [photos(1)])
+    assert found.samples == 1
+    notes = [event.message for event in events if event.kind == "note"]
+    assert len(notes) == 1
+    assert "unreliable" in notes[0]
+    events.clear()
+    with listening(events.append):
+        calibrate(images, {"stem": "stem"}, [photos(4), photos(4)])
+    assert [event.kind for event in events] == ["start", "advance", "advance", "end"]
+    assert events[0].total == 2
+
+
+def test_the_network_is_as_before_even_after_an_interruption() -> None:
+    network = capture(Images(), photos(2))
+    network.train()
+    network.bn.eval()
+    before = {name: p.clone() for name, p in network.state_dict().items()}
+    modes = {name: m.training for name, m in nn.Module.named_modules(network)}
+    code = network.code
+
+    def interrupted() -> Iterator[Tensor]:
+        yield photos(8)
+        raise KeyboardInterrupt
+
+    events: list[Event] = []
+    with listening(events.append), pytest.raises(KeyboardInterrupt):
+        calibrate(network, every_edge(network), interrupted())
+    assert events[-1].kind == "end"
+    assert {name: m.training for name, m in nn.Module.named_modules(network)} == modes
+    assert network.code == code
+    for name, value in network.state_dict().items():
+        assert torch.equal(value, before[name]), name
+    calibrate(network, every_edge(network), [photos(2)])
+    assert {name: m.training for name, m in nn.Module.named_modules(network)} == modes
+
+
+def test_dropout_and_batch_statistics_are_off() -> None:
+    torch.manual_seed(0)
+    network = capture(nn.Sequential(nn.Linear(8, 8), nn.Dropout(0.5), nn.Linear(8, 8)), photos(2)[:, 0, 0, :8])
+    network.train()
+    x = torch.randn(6, 8)
+    twice = [calibrate(network, every_edge(network), [x]) for _ in range(2)]
+    assert_calibrations_equal(*twice)
+
+
+def test_activations_are_freed_as_it_goes() -> None:
+    class Deep(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            for _ in range(40):
+                x = torch.ops.aten.mul.Tensor(x, 1.001)
+            return x
+
+    graph = fx.symbolic_trace(Deep())
+    live: list[int] = []
+
+    class Watch(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            import gc
+
+            live.append(sum(1 for o in gc.get_objects() if type(o) is Tensor and o.numel() == 77_777))
+            return x
+
+    graph.add_module("watch", Watch())
+    last = next(n for n in graph.graph.nodes if n.op == "output").args[0]
+    with graph.graph.inserting_after(last):
+        watched = graph.graph.call_module("watch", (last,))
+    graph.recompile()
+    taps = {n.name: n.name for n in graph.graph.nodes if n.target == torch.ops.aten.mul.Tensor}
+    calibrate(graph, taps | {"watched": watched.name}, [torch.randn(1, 77_777)])
+    assert live[0] <= 4
+
+
+def test_calibrations_of_different_sites_do_not_merge(images: Network) -> None:
+    x = [photos(2)]
+    one = calibrate(images, {"stem": "stem"}, x)
+    other = calibrate(images, {"stem": "stem", "head": "head"}, x)
+    with pytest.raises(DataError, match="merging") as caught:
+        one.merge(other)
+    assert caught.value.code == "K336"
+    assert "head" in caught.value.why
+
+
+def test_two_sites_may_share_a_node_and_sites_may_have_any_name(images: Network) -> None:
+    hostile = "a.b/[/]\x00\U0001f600 tap_0"
+    found = calibrate(images, {hostile: "stem", "tap_0": "stem"}, [photos(2)])
+    one, other = found.statistics.values()
+    assert one.histogram == other.histogram
+    assert (one.site, other.site) == (hostile, "tap_0")
+
+
+def test_in_place_relus_do_not_disturb_what_else_is_observed(images: Network) -> None:
+    taps = every_edge(images)
+    relus = {s: n for s, n in taps.items() if "relu" in s}
+    sources = {s: n for s, n in taps.items() if s in ("bn", "depthwise", "add")}
+    apart = [calibrate(images, part, [photos(4)]) for part in (relus, sources)]
+    both = calibrate(images, relus | sources, [photos(4)])
+    assert operator.and_(*(set(c.statistics) for c in apart)) == set()
+    for calibration in apart:
+        for site, statistics in calibration.statistics.items():
+            assert_same(both.statistics[site], statistics)
+    assert both.statistics["depthwise"].low < 0.0 or both.statistics["add"].low < 0.0
