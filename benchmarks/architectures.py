@@ -32,6 +32,26 @@ class Architecture:
     lengths: tuple[int, ...] = ()
     dynamic: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
 
+    def model(self) -> nn.Module:
+        """The model in eval mode, with weights and statistics as if something had been learnt.
+
+        Fresh weights make many of these models return zeros, which would compare equal to anything.
+        """
+        model = self.build().eval()
+        with torch.no_grad():
+            for parameter in model.parameters():
+                if parameter.is_floating_point():
+                    spread = (
+                        1.0 / max(parameter[0].numel(), 1) ** 0.5 if parameter.ndim > 1 else 0.1
+                    )
+                    parameter.add_(torch.randn_like(parameter) * spread)
+            for name, buffer in model.named_buffers():
+                if name.endswith("running_mean"):
+                    buffer.normal_(std=0.1)
+                if name.endswith("running_var"):
+                    buffer.uniform_(0.5, 2.0)
+        return model
+
 
 _SIZES = {
     "hidden_size": 32,

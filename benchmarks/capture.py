@@ -37,7 +37,7 @@ RESULTS = Path(__file__).parent / "results" / "capture.json"
 def measure(architecture: Architecture) -> dict[str, Any]:
     """One row: what was captured, how long it took and what it is equal to."""
     torch.manual_seed(SEED)
-    model = architecture.build().eval()
+    model = architecture.model()
     length = architecture.lengths[0] if architecture.lengths else 0
     example = architecture.inputs(2, length)
     fixed_length = False
@@ -100,6 +100,14 @@ def equal(
     return all(torch.equal(a, b) for a, b in zip(*outputs, strict=True))
 
 
+class RealModel(Architecture):
+    """A model whose weights were learnt and stay as they are."""
+
+    def model(self) -> nn.Module:
+        """The model in eval mode."""
+        return self.build().eval()
+
+
 def real_models(assets: Path) -> dict[str, Architecture]:
     """The benchmark models with trained weights, at their own input shapes."""
     from benchmarks.models import MODELS
@@ -116,7 +124,7 @@ def real_models(assets: Path) -> dict[str, Architecture]:
         if all(tensor.dtype == torch.long for tensor in tensors.values()):
             dynamic = {key: {1: "sequence"} for key in tensors}
         size = next(iter(tensors.values())).shape[1] if dynamic else 0
-        return Architecture(
+        return RealModel(
             build=lambda: model,
             inputs=lambda batch, length: {
                 key: _resized(tensor, batch, length) for key, tensor in tensors.items()

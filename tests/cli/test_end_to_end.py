@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -11,6 +12,8 @@ import time
 from pathlib import Path
 
 import pytest
+
+from .conftest import Invoke
 
 RUN = "from kompakt.cli.main import run; run()"
 
@@ -26,10 +29,11 @@ def kompakt(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_the_demo_and_what_it_says_to_type_next(tmp_path: Path) -> None:
+def test_the_demo_and_what_it_says_to_type_next(
+    tmp_path: Path, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
     demo = kompakt(tmp_path, "demo")
     assert demo.returncode == 0, demo.stderr
-    folder = tmp_path / "kompakt-demo"
     assert demo.stderr.startswith("understood: ")
     assert "\x1b" not in demo.stdout + demo.stderr
     assert "\r" not in demo.stderr
@@ -38,38 +42,61 @@ def test_the_demo_and_what_it_says_to_type_next(tmp_path: Path) -> None:
     assert max(map(len, lines)) <= 80
     for word in ("top1", "latency", "size", "peak memory", "parity: ✓ exact", "budget: ✓ met"):
         assert word in demo.stdout, word
-    assert (folder / "report.html").stat().st_size > 10_000
+    monkeypatch.chdir(tmp_path)
+    assert Path("kompakt-demo/report.html").stat().st_size > 10_000
+    again = shlex.split(lines[-1])
+    assert again[:3] == ["kompakt", "measure", "kompakt-demo"]
+    check_artifact(invoke)
+    check_measuring(invoke, again[1:])
+    check_report(invoke)
+    check_damage(invoke, again[1:])
 
-    assert kompakt(tmp_path, "verify", "kompakt-demo").returncode == 0
-    here = kompakt(tmp_path, "verify", "kompakt-demo", "--here", "--json")
-    assert here.returncode == 0, here.stderr
+
+def check_artifact(invoke: Invoke) -> None:
+    assert invoke("verify", "kompakt-demo").exit_code == 0
+    here = invoke("verify", "kompakt-demo", "--here", "--json")
+    assert here.exit_code == 0, here.stderr
     assert json.loads(here.stdout)["here"]["ok"] is True
 
-    again = (lines[-1].strip()).split()
-    assert again[:3] == ["kompakt", "measure", "kompakt-demo"]
-    data = again[4].strip("'")
-    measured = kompakt(tmp_path, "measure", "kompakt-demo", "--data", data, "--json")
-    assert measured.returncode == 0, measured.stderr
+
+def check_measuring(invoke: Invoke, command: list[str]) -> None:
+    measured = invoke(*command, "--json")
+    assert measured.exit_code == 0, measured.stderr
     found = json.loads(measured.stdout)
-    record = json.loads((folder / "manifest.json").read_text())["record"]
+    record = json.loads(Path("kompakt-demo/manifest.json").read_text())["record"]
     assert found["metric"] == "top1"
     assert found["value"] == pytest.approx(record["candidate"]["metric"])
+    alone = invoke("measure", "kompakt-demo", "--data", "builtin:digits", "--metric", "agreement")
+    assert alone.exit_code == 2
+    assert "--against" in alone.stderr
+    against = ("--against", "kompakt-demo/model.onnx", "--max-drop", "0", "--metric", "agreement")
+    same = invoke("measure", "kompakt-demo", "--data", "builtin:digits", *against)
+    assert same.exit_code == 0, same.stderr
+    assert "0 of which differ" in same.stdout
 
-    chinese = kompakt(tmp_path, "report", "kompakt-demo", "--lang", "zh-CN")
-    assert chinese.returncode == 0, chinese.stderr
+
+def check_report(invoke: Invoke) -> None:
+    chinese = invoke("report", "kompakt-demo", "--lang", "zh-CN")
+    assert chinese.exit_code == 0, chinese.stderr
     assert 'lang="zh-CN"' in Path(chinese.stdout.strip()).read_text()
-    inside = kompakt(tmp_path, "report", "kompakt-demo", "-o", "kompakt-demo/report.html")
-    assert inside.returncode == 2
-    assert kompakt(tmp_path, "verify", "kompakt-demo").returncode == 0
+    assert invoke("report", "kompakt-demo", "--lang", "zh").exit_code == 2
+    inside = invoke("report", "kompakt-demo", "-o", "kompakt-demo/report.html")
+    assert inside.exit_code == 2
+    assert invoke("verify", "kompakt-demo").exit_code == 0
 
-    with (folder / "model.onnx").open("r+b") as file:
+
+def check_damage(invoke: Invoke, command: list[str]) -> None:
+    with Path("kompakt-demo/model.onnx").open("r+b") as file:
         file.seek(1000)
         file.write(b"\xff\x00")
-    changed = kompakt(tmp_path, "verify", "kompakt-demo", "--here")
-    assert changed.returncode == 1
+    changed = invoke("verify", "kompakt-demo", "--here")
+    assert changed.exit_code == 1
     assert "model.onnx" in changed.stdout
     assert "error[K511]: model.onnx" in changed.stderr
-    assert kompakt(tmp_path, "measure", "kompakt-demo", "--data", data).returncode == 1
+    as_json = invoke("verify", "kompakt-demo", "--json")
+    assert json.loads(as_json.stdout)["problems"][0]["file"] == "model.onnx"
+    assert invoke(*command).exit_code == 1
+    assert invoke("verify", "nowhere").exit_code == 1
 
 
 MODEL = """
@@ -85,32 +112,30 @@ def net():
 
 COMPRESS = (
     "compress", "small:net", "--calibration", "builtin:digits", "--validation", "builtin:digits",
-    "--scheme", "w8a8", "--calibrator", "minmax", "-o", "out",
+    "--scheme", "w8a8", "--calibrator", "minmax", "-o", "out", "--max-size", "1kB", "--json",
 )  # fmt: skip
 
 
-def test_compress_prints_one_json_object_and_exits_with_3_over_budget(tmp_path: Path) -> None:
+def test_over_budget_what_came_closest_is_written_and_the_exit_code_is_3(
+    tmp_path: Path, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "small.py").write_text(MODEL)
-    met = kompakt(tmp_path, *COMPRESS, "--max-size", "1MB", "--json")
-    assert met.returncode == 0, met.stderr
-    record = json.loads(met.stdout)
-    assert record["budget_met"] is True
+    monkeypatch.chdir(tmp_path)
+    over = invoke(*COMPRESS)
+    sys.modules.pop("small", None)
+    assert over.exit_code == 3, over.stderr
+    record = json.loads(over.stdout)
+    assert record["budget_met"] is False
     assert record["parity"]["verdict"] == "exact"
-    assert record["candidate"]["size_bytes"] < record["baseline"]["size_bytes"]
     assert record["size_ratio"] > 1
     assert Path(record["artifact"]).name == "out"
-    assert "this is not the result" in met.stderr
-    assert "understood: model Sequential" in met.stderr
-
-    over = kompakt(tmp_path, *COMPRESS, "--max-size", "1kB", "--quiet")
-    assert over.returncode == 3
-    assert "✗ not met" in over.stdout
-    assert "understood" not in over.stderr
-    against = kompakt(
-        tmp_path, "measure", "out", "--data", "builtin:digits", "--against", "small:net",
+    assert "this is not the result" in over.stderr
+    assert "understood: model Sequential" in over.stderr
+    against = invoke(
+        "measure", "out", "--data", "builtin:digits", "--against", "small:net",
         "--max-drop", "0.5", "--metric", "agreement",
     )  # fmt: skip
-    assert against.returncode == 0, against.stderr
+    assert against.exit_code == 0, against.stderr
     assert "agreement" in against.stdout
 
 

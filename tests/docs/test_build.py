@@ -14,7 +14,6 @@ DOCS = Path(__file__).resolve().parents[2] / "docs"
 OFFLINE = {"https_proxy": "http://127.0.0.1:9", "http_proxy": "http://127.0.0.1:9"}
 
 
-@pytest.mark.slow
 def test_the_site_builds_without_warnings(tmp_path: Path) -> None:
     pytest.importorskip("sphinx")
     source = tmp_path / "docs"

@@ -33,8 +33,8 @@ SHAPES = [
 ]
 LAYOUTS = {
     "contiguous": lambda x: x,
-    "reversed": lambda x: x.permute(*reversed(range(x.dim()))).contiguous().permute(
-        *reversed(range(x.dim()))
+    "reversed": lambda x: (
+        x.permute(*reversed(range(x.dim()))).contiguous().permute(*reversed(range(x.dim())))
     ),
     "last dims swapped": lambda x: x.transpose(-1, -2).contiguous().transpose(-1, -2),
     "channels last": lambda x: x.movedim(1, -1).contiguous().movedim(-1, 1),
@@ -77,7 +77,13 @@ def test_dense_layouts_are_grouped_without_copying(layout: str) -> None:
 
 @pytest.mark.parametrize(
     ("shape", "batch_dim", "samples", "rows"),
-    [((7, 4, 16), 1, 4, 4), ((12, 5, 8), 0, 4, 4), ((6, 5), 0, 4, 1), ((5,), None, 1, 1), ((), 0, 3, 1)],
+    [
+        ((7, 4, 16), 1, 4, 4),
+        ((12, 5, 8), 0, 4, 4),
+        ((6, 5), 0, 4, 1),
+        ((5,), None, 1, 1),
+        ((), 0, 3, 1),
+    ],
 )
 def test_where_the_samples_are(
     shape: tuple[int, ...], batch_dim: int | None, samples: int, rows: int

@@ -65,9 +65,7 @@ def test_contract(
 
 @pytest.mark.parametrize("observer", OBSERVERS)
 @pytest.mark.parametrize("fmt", ["fp8_e4m3", "bf16", "int16", "uint1", "int2"])
-def test_every_format_is_answered(
-    observer: str, fmt: str, data: dict[str, EdgeStatistics]
-) -> None:
+def test_every_format_is_answered(observer: str, fmt: str, data: dict[str, EdgeStatistics]) -> None:
     for statistics in data.values():
         low, high = OBSERVERS[observer].range(statistics, get_format(fmt), True)
         assert statistics.low <= low <= high <= statistics.high
@@ -249,9 +247,7 @@ def test_divergence_equals_its_definition(
 
 @pytest.mark.parametrize("symmetric", [False, True])
 @pytest.mark.parametrize("name", ["normal", "laplace", "relu", "skewed", "outliers"])
-def test_entropy_cuts_tails(
-    name: str, symmetric: bool, data: dict[str, EdgeStatistics]
-) -> None:
+def test_entropy_cuts_tails(name: str, symmetric: bool, data: dict[str, EdgeStatistics]) -> None:
     statistics = data[name]
     fmt = get_format("int8" if symmetric else "uint8")
     low, high = Entropy().range(statistics, fmt, symmetric)

@@ -33,9 +33,7 @@ def observed(values: np.ndarray) -> EdgeStatistics:
 
 def measured(values: np.ndarray, low: float, high: float, fmt: Format, symmetric: bool) -> float:
     x = torch.from_numpy(values.astype(np.float32))
-    scale, zero = choose_qparams(
-        torch.tensor(low), torch.tensor(high), fmt, symmetric=symmetric
-    )
+    scale, zero = choose_qparams(torch.tensor(low), torch.tensor(high), fmt, symmetric=symmetric)
     error = (dequantize(quantize(x, scale, zero, fmt), scale, zero) - x).double()
     return float((error**2).mean())
 
@@ -95,9 +93,7 @@ def test_small_floats(fmt: str) -> None:
     st.floats(0.1, 1.0),
     st.sampled_from(["uint8", "int8", "uint4", "int8_narrow"]),
 )
-def test_error_is_never_negative_nor_nan(
-    values: list[float], shrink: float, fmt: str
-) -> None:
+def test_error_is_never_negative_nor_nan(values: list[float], shrink: float, fmt: str) -> None:
     statistics = observed(np.array(values))
     low, high = statistics.low * shrink, statistics.high * shrink
     error = mean_squared_error(statistics, min(low, high), max(low, high), get_format(fmt))

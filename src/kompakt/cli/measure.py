@@ -10,12 +10,10 @@ import typer
 from kompakt.cli import options
 from kompakt.cli.ending import NOT_MET
 from kompakt.cli.quantities import check_number
+from kompakt.errors import UsageError
 
 if TYPE_CHECKING:
     from kompakt.cli.subjects import Subject
-
-ALONE = "agreement"
-"""The metric that has no value without a second model."""
 
 
 def measure(
@@ -43,7 +41,8 @@ def measure(
     with working([model, data, metric, against], quiet=quiet) as console:
         subject = open_subject(model, data, target, trust=trust_source)
         other = open_subject(against, data, target, trust=trust_source) if against else None
-        chosen = metric or subject.metric or ("top1" if other is None else ALONE)
+        chosen = metric or subject.metric or ("top1" if other is None else "agreement")
+        _check_pair(chosen, other)
         console.print(_understood(subject, other, data, chosen), soft_wrap=True)
         found = _measured(subject, other, data, chosen, max_drop, confidence, target, threads)
     if as_json:
@@ -52,6 +51,18 @@ def measure(
         print_result(*_lines(found, subject, other))
     if found["budget_met"] is False:
         raise typer.Exit(NOT_MET)
+
+
+def _check_pair(metric: str, other: Subject | None) -> None:
+    from kompakt.measure.metrics import get_metric
+
+    if other is None and get_metric(metric).needs_reference:
+        raise UsageError(
+            "K001",
+            f"--metric {metric} without --against",
+            why="it compares a model with another one",
+            help="add --against MODEL, for instance the float model, or another --metric",
+        )
 
 
 def _measured(

@@ -61,12 +61,14 @@ class SiteParity:
 
     def add(self, ours: NDArray[Any], theirs: NDArray[Any]) -> SiteParity:
         """The same with one more comparison of equally shaped code arrays."""
-        gap = np.abs(ours.astype(np.int64) - theirs.astype(np.int64))
+        different = ours.astype(theirs.dtype) != theirs
+        count = int(np.count_nonzero(different))
+        gap = np.abs(ours[different].astype(np.int64) - theirs[different]) if count else np.zeros(1)
         return replace(
             self,
-            codes=self.codes + gap.size,
-            differing=self.differing + int(np.count_nonzero(gap)),
-            largest=max(self.largest, int(gap.max(initial=0))),
+            codes=self.codes + ours.size,
+            differing=self.differing + count,
+            largest=max(self.largest, int(gap.max())),
         )
 
     def within(self, tolerances: Tolerances) -> bool:

@@ -21,6 +21,7 @@ from kompakt.progress import note
 Numbers = npt.NDArray[np.int64]
 _PENDING_VALUES = 1 << 21
 _FEW_SAMPLES = 2
+_HUGE = float(np.finfo(np.float32).max)
 
 
 @dataclass
@@ -54,6 +55,8 @@ class Collector:
             scalars = describe(x)
             if not np.isfinite(scalars.rows).all():
                 _refuse_bad_input(name, x, numbers)
+                # Squares of huge, but finite, values do not fit.
+                scalars.rows = np.nan_to_num(scalars.rows, nan=_HUGE, posinf=_HUGE, neginf=-_HUGE)
             self.inputs[name] = known.extend(scalars)
 
     def add(self, numbers: Numbers, summaries: tuple[EdgeSummary | None, ...]) -> None:
@@ -65,7 +68,7 @@ class Collector:
         """
         self.pending.append(_Pending(numbers, summaries))
         self.pending_values += sum(
-            s.sampled.numel() + s.highs.numel() for s in summaries if s is not None
+            s.sampled.numel() + s.lows.numel() + s.highs.numel() for s in summaries if s is not None
         )
         self.samples += len(numbers)
         self.batches = int(numbers[-1]) + 1

@@ -71,7 +71,8 @@ def describe(x: Tensor) -> InputScalars:
     channels = x.shape[1] if x.dim() >= 4 and 1 < x.shape[1] <= MOST_CHANNELS else 0
     array = x.detach().to("cpu", torch.float32).contiguous().numpy()
     # One sample at a time stays in the cache, a whole batch does not.
-    rows = np.array([_scalars(sample, channels) for sample in array], dtype=np.float32)
+    with np.errstate(over="ignore", invalid="ignore"):
+        rows = np.array([_scalars(sample, channels) for sample in array], dtype=np.float32)
     return InputScalars(columns=COLUMNS + tuple(f"channel_{i}" for i in range(channels)), rows=rows)
 
 

@@ -62,7 +62,7 @@ class Sums(Pending):
     """Integer sums of a convolution, matrix product or average.
 
     Attributes:
-        sums: float64 tensor of exact integers.
+        sums: Exact integers, int32.
         scale: float32 scale of the sums (input scale · weight scale), broadcastable to them.
         bias: A float bias added after scaling, where the kernel does so.
     """
@@ -153,10 +153,11 @@ class Rectified(Pending):
 
 
 def _round(codes: Tensor, quantizer: Quantizer) -> Codes:
+    """Half-even codes of a float32 tensor that is no longer needed."""
     _, zero_point = quantizer.parameters_()
     fmt = quantizer.format
-    values = torch.round(codes).to(torch.int64) + int(zero_point)
-    return Codes(values.clamp(int(fmt.qmin), int(fmt.qmax)).to(torch.int32), quantizer)
+    values = codes.round_().add_(int(zero_point)).clamp_(int(fmt.qmin), int(fmt.qmax))
+    return Codes(values.to(torch.int32), quantizer)
 
 
 class IntegerInterpreter(fx.Interpreter):
@@ -236,33 +237,34 @@ def _layer(self: IntegerInterpreter, n: Node) -> Pending | None:
     shape[channels] = -1
     factor = (scale * layer.weight_scale).reshape(shape)
     if layer.bias_codes is not None:
-        return Sums(sums + layer.bias_codes.double().reshape(shape), factor)
+        return Sums(sums + layer.bias_codes.reshape(shape), factor)
     return Sums(sums, factor, layer.bias)
 
 
 def _exact_linear(x: Tensor, weight_OI: Tensor) -> Tensor:
     if weight_OI.shape[1] * 127 * 255 < EXACT_IN_FLOAT32:
-        return torch.nn.functional.linear(x, weight_OI).double()
-    return torch.nn.functional.linear(x.double(), weight_OI.double())
+        return torch.nn.functional.linear(x, weight_OI).to(torch.int32)
+    return torch.nn.functional.linear(x.double(), weight_OI.double()).to(torch.int32)
 
 
 def _exact_conv(layer: Treated, x: Codes, weight: Tensor) -> Tensor:
     """The integer sums of a convolution, computed in float32 where that is exact."""
     values = x.centred()
     span = max(abs(x.quantizer.format.qmin), x.quantizer.format.qmax)
-    limit = int(EXACT_IN_FLOAT32 / (128 * 2 * span / 2 + 1) / max(1, weight[0, 0].numel()))
+    limit = int(EXACT_IN_FLOAT32 / (128 * span + 1) / max(1, weight[0, 0].numel()))
     inputs = weight.shape[1]
     convolve = layer._conv_forward
-    if inputs <= max(limit, 0):
-        return convolve(values, weight, None).double()  # type: ignore[operator, no-any-return]
+    if inputs <= limit:
+        return convolve(values, weight, None).to(torch.int32)  # type: ignore[operator, no-any-return]
     if getattr(layer, "groups", 1) != 1 or limit < 1:
-        return convolve(values.double(), weight.double(), None)  # type: ignore[operator, no-any-return]
+        exact = convolve(values.double(), weight.double(), None)  # type: ignore[operator]
+        return exact.to(torch.int32)  # type: ignore[no-any-return]
     total: Tensor | None = None
     for start in range(0, inputs, limit):
         piece = convolve(  # type: ignore[operator]
             values[:, start : start + limit], weight[:, start : start + limit], None
-        ).double()
-        total = piece if total is None else total + piece
+        ).to(torch.int32)
+        total = piece if total is None else total.add_(piece)
     assert total is not None
     return total
 
@@ -274,7 +276,7 @@ def _average(self: IntegerInterpreter, n: Node) -> Pending | None:
     dims = tuple(range(2, x.values.dim()))
     count = x.values[0, 0].numel()
     scale, _ = x.quantizer.parameters_()
-    sums = x.centred().double().sum(dims, keepdim=True)
+    sums = x.centred().double().sum(dims, keepdim=True).to(torch.int32)
     return Sums(sums, scale / count)
 
 

@@ -22,7 +22,7 @@ from kompakt.network.layers import layers
 from kompakt.progress import note
 from kompakt.search.budget import Budget
 from kompakt.search.candidates import Candidate, with_bias_correction, without_data
-from kompakt.search.ranking import hybrids, rank_calibrators
+from kompakt.search.ranking import RANKING_SAMPLES, hybrids, rank_calibrators
 from kompakt.search.workbench import Build, Workbench
 
 LEAST_COVERED = 0.05
@@ -136,9 +136,9 @@ class Ladder:
     def _level_two(self) -> Iterator[Candidate]:
         ranked = rank_calibrators(self.bench, self.keep_float)
         errors = ", ".join(f"{c.calibrator} {error:.3g}" for c, error in ranked)
-        count = sum(batch.size for batch in self.bench.samples)
         self.findings.append(
-            f"simulated output error of static INT8 by calibrator, on {count} calibration samples: {errors}"
+            "simulated output error of static INT8 with corrected biases, by calibrator, on "
+            f"{RANKING_SAMPLES} calibration samples: {errors}"
         )
         plain, error = ranked[0]
         yield plain
