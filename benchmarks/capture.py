@@ -14,6 +14,7 @@ import argparse
 import gc
 import json
 import os
+import re
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -22,7 +23,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmarks.architectures import ARCHITECTURES, Architecture
+from benchmarks.architecture import Architecture
+from benchmarks.architectures import ARCHITECTURES
 from kompakt.errors import KompaktError
 from kompakt.measuring.environment import environment
 from kompakt.network.capture import capture
@@ -155,7 +157,8 @@ def run(architectures: Mapping[str, Architecture], report: Callable[[str], None]
         try:
             row.update(measure(architecture))
         except Exception as error:  # noqa: BLE001 (the table lists what fails and why)
-            row["failed"] = f"{type(error).__name__}: {str(error)[:600]}"
+            text = re.sub(r"\S*/site-packages/", "", str(error))
+            row["failed"] = f"{type(error).__name__}: {text[:600]}"
         rows.append(row)
         report(line(row))
         gc.collect()

@@ -7,14 +7,14 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 import kompakt
+from benchmarks.models import MODELS
 from benchmarks.outcome import Row
 from benchmarks.setup import Setup
 from kompakt.compression import Result, compress
@@ -57,12 +57,13 @@ def agreement(result: Result, float_file: Path, data: Iterable[Any]) -> dict[str
     return {"share": found["value"], "interval": [1 - high, 1 - low], "n": found["n"]}
 
 
-def float_file(
-    setup: Setup, name: str, model: nn.Module, example: Any, dynamic: Mapping[str, Any] | None = None
-) -> Path:
-    """The float model as an ONNX file, batch norms folded."""
+def float_file(setup: Setup, name: str) -> Path:
+    """A benchmark model as a float ONNX file, batch norms folded, with a dynamic batch."""
     path = setup.scratch / f"{name}-float.onnx"
-    write(inference_form(kompakt.capture(model, example, dynamic=dynamic)), path)
+    if not path.exists():
+        entry = MODELS[name]
+        network = kompakt.capture(entry.load(setup.assets), entry.example())
+        write(inference_form(network), path)
     return path
 
 
@@ -145,9 +146,3 @@ def run_module(module: str, *arguments: str) -> dict[str, Any]:
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     return {"output": ran.stdout, "cpu_s": cpu, "wall_s": time.perf_counter() - began}
-
-
-def figures_of(result: Result) -> dict[str, Any]:
-    """Baseline, source and candidate of a record."""
-    record = result.record
-    return {key: asdict(getattr(record, key)) for key in ("baseline", "source", "candidate")}

@@ -114,7 +114,9 @@ def _names(text: str) -> list[str]:
     unknown = [name for name in names if name not in BENCHMARKS]
     if unknown or not names:
         there_are = ", ".join(BENCHMARKS)
-        raise argparse.ArgumentTypeError(f"no benchmark {', '.join(unknown)}; there are {there_are}")
+        raise argparse.ArgumentTypeError(
+            f"no benchmark {', '.join(unknown)}; there are {there_are}"
+        )
     return names
 
 

@@ -40,5 +40,3 @@ html_theme = "furo"
 html_title = f"kompakt {release}"
 html_extra_path = ["llms.txt"]
 html_copy_source = False
-pygments_style = "sphinx"
-pygments_dark_style = "monokai"

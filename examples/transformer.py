@@ -42,6 +42,8 @@ def main(folder: Path) -> None:
         example_inputs={"ids": ids},
         dynamic={"ids": {1: "length"}},
         scheme="w8a8-dynamic",
+        measure_latency=False,
+        measure_memory=False,
         out=folder / "encoder",
     )
     for site in result.record.sites:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from benchmarks import models
-from benchmarks.datasets import Labelled, cifar_jpeg, cifar_lossless
+from benchmarks.datasets import LabelledBatches, cifar_jpeg, cifar_lossless
 from benchmarks.jobs import (
     compressed,
     cpu_seconds,
@@ -17,20 +17,43 @@ from benchmarks.jobs import (
 )
 from benchmarks.outcome import Outcome, Row
 from benchmarks.setup import Setup
-from kompakt import Budget
+from kompakt import Budget, Result
 from kompakt.steps import measure
 
 CALIBRATION, VALIDATION = 512, 2048
 BATCH = 64
 
 
-def split_for_choosing(train: Labelled, setup: Setup) -> tuple[Labelled, Labelled]:
-    """Lossless training images to calibrate on, and others to choose on.
+def splits(setup: Setup) -> dict[str, LabelledBatches]:
+    """Lossless training images to calibrate on and others to choose on; JPEG ones to report on.
 
-    The network was trained on both: choosing sees a kinder picture than the test images give.
+    The network was trained on the former two: choosing sees a kinder picture than the test gives.
     """
+    train, test = (
+        cifar_lossless(setup.assets, "train"),
+        cifar_jpeg(setup.assets, "test", setup.cache),
+    )
     validation = 256 if setup.quick else VALIDATION
-    return train.take(slice(CALIBRATION)), train.take(slice(CALIBRATION, CALIBRATION + validation))
+    chosen = {
+        "calibration": train.take(slice(CALIBRATION)),
+        "validation": train.take(slice(CALIBRATION, CALIBRATION + validation)),
+        "test": test.take(slice(0, None, 20)) if setup.quick else test,
+    }
+    return {split: data.batches(BATCH) for split, data in chosen.items()}
+
+
+def by_ladder(name: str, setup: Setup) -> Result:
+    """What the ladder chooses."""
+    entry = models.MODELS[name]
+    return compressed(
+        setup,
+        name,
+        entry.load(setup.assets),
+        example_inputs=entry.example(),
+        **splits(setup),
+        metric="top1",
+        budget=Budget(max_drop=0.005),
+    )
 
 
 def benchmark(name: str, *, agree: float, speed: float) -> Callable[[Setup], Outcome]:
@@ -43,22 +66,7 @@ def benchmark(name: str, *, agree: float, speed: float) -> Callable[[Setup], Out
     """
 
     def run(setup: Setup) -> Outcome:
-        entry = models.MODELS[name]
-        calibration, validation = split_for_choosing(cifar_lossless(setup.assets, "train"), setup)
-        test = cifar_jpeg(setup.assets, "test", setup.cache)
-        if setup.quick:
-            test = test.take(slice(0, None, 20))
-        result = compressed(
-            setup,
-            name,
-            entry.load(setup.assets),
-            example_inputs=entry.example(),
-            calibration=calibration.batches(BATCH),
-            validation=validation.batches(BATCH),
-            test=test.batches(BATCH),
-            metric="top1",
-            budget=Budget(max_drop=0.005),
-        )
+        result = by_ladder(name, setup)
         record = result.record
         lossless = cifar_lossless(setup.assets, "test").batches(BATCH)
         top1 = measure(result.path, lossless, "top1")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import chain
 
 from benchmarks import models
-from benchmarks.datasets import imagenet
+from benchmarks.datasets import LabelledBatches, imagenet
 from benchmarks.jobs import (
     agreement,
     compressed,
@@ -19,32 +19,40 @@ from benchmarks.jobs import (
 )
 from benchmarks.outcome import Outcome, Row
 from benchmarks.setup import Setup
-from kompakt import Budget
+from kompakt import Budget, Result
 
 BATCH = 20
 
 
-def run(setup: Setup) -> Outcome:
-    """Calibrate on ``calibration``, choose on ``validation``, report on ``test``."""
-    entry = models.MODELS["mobilenet_v1_075"]
-    model, example = entry.load(setup.assets), entry.example()
+def splits(setup: Setup) -> dict[str, LabelledBatches]:
+    """Photos to calibrate on, to choose on and to report on."""
     counts = {"calibration": (200, 40), "validation": (300, 60), "test": (500, 100)}
-    data = {
+    return {
         split: imagenet(setup.assets, split).take(setup.some(*count)).batches(BATCH)
         for split, count in counts.items()
     }
-    result = compressed(
+
+
+def by_ladder(setup: Setup) -> Result:
+    """What the ladder chooses."""
+    entry = models.MODELS["mobilenet_v1_075"]
+    return compressed(
         setup,
         "mobilenet",
-        model,
-        example_inputs=example,
-        **data,
+        entry.load(setup.assets),
+        example_inputs=entry.example(),
+        **splits(setup),
         metric="top1",
         budget=Budget(max_drop=0.005),
     )
+
+
+def run(setup: Setup) -> Outcome:
+    """Calibrate on ``calibration``, choose on ``validation``, report on ``test``."""
+    result, data = by_ladder(setup), splits(setup)
     record = result.record
     unseen = list(chain(data["validation"], data["test"]))
-    agree = agreement(result, float_file(setup, "mobilenet", model, example), unseen)
+    agree = agreement(result, float_file(setup, "mobilenet_v1_075"), unseen)
     rows = [
         Row(
             what="top-1 agreement with float",

@@ -1,4 +1,4 @@
-"""Parity: does every written file compute, code by code, what the integer referee says?"""
+"""Does every written file compute, code by code, what the integer referee says it does."""
 
 from __future__ import annotations
 

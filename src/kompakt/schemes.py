@@ -78,6 +78,13 @@ class Treatment:
             get_format(self.weight)
         if self.activation is not None and self.activation not in _AUTO:
             get_format(self.activation)
+        if not isinstance(self.symmetric_weight, bool):
+            raise SchemeError(
+                "K340",
+                f"symmetric_weight={self.symmetric_weight!r}",
+                why="it is a yes or no",
+                help="write true or false",
+            )
 
     def to_json(self) -> dict[str, Any]:
         """Plain data that :meth:`from_json` reads back."""
@@ -159,23 +166,28 @@ class Scheme:
         """Read what :meth:`to_json` wrote; unknown keys are refused."""
         _refuse_unknown(data, ("name", "default", "overrides", "embedding"))
         try:
-            overrides = tuple(
-                Override(select=o["select"], treatment=Treatment.from_json(o["treatment"]))
-                for o in data.get("overrides", ())
-            )
             return cls(
                 name=str(data["name"]),
                 default=Treatment.from_json(data["default"]),
-                overrides=overrides,
+                overrides=tuple(_override(o) for o in data.get("overrides", ())),
                 embedding=Treatment.from_json(data.get("embedding", FLOAT.to_json())),
             )
-        except (KeyError, TypeError) as error:
+        except KeyError as error:
+            raise SchemeError("K341", "reading a scheme", why=f"it lacks {error}") from error
+        except (TypeError, ValueError, AttributeError) as error:
             raise SchemeError(
                 "K341", "reading a scheme", why=f"its structure is wrong: {error}"
             ) from error
 
 
+def _override(data: Mapping[str, Any]) -> Override:
+    _refuse_unknown(data, ("select", "treatment"))
+    return Override(select=str(data["select"]), treatment=Treatment.from_json(data["treatment"]))
+
+
 def _refuse_unknown(data: Mapping[str, Any], known: Sequence[str]) -> None:
+    if not isinstance(data, Mapping):
+        raise SchemeError("K341", f"{data!r} in a scheme", why="a table belongs there")
     unknown = sorted(set(data) - set(known))
     if unknown:
         raise SchemeError(

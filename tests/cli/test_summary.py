@@ -69,6 +69,10 @@ def test_an_unmet_budget_says_why_and_what_got_bigger() -> None:
     assert "2.00× bigger" in text
 
 
+def test_without_a_limit_no_budget_is_told_of() -> None:
+    assert "budget" not in shown(budget={"max_drop": None, "confidence": 0.95})
+
+
 def test_warnings_and_causes_are_told() -> None:
     text = shown(warnings=["the machine is noisy"], diagnosis=["conv1 clips 3 %"])
     assert "warning: the machine is noisy" in text

@@ -211,6 +211,17 @@ def test_dynamic_names_must_exist():
         capture(nn.Linear(3, 3), torch.randn(2, 3), dynamic={"input": {4: "rows"}})
 
 
+def test_one_tensor_passed_twice_is_two_inputs():
+    class Add(nn.Module):
+        def forward(self, x: Tensor, y: Tensor) -> Tensor:
+            return x.sum(1) + y.sum(1)
+
+    x = torch.randn(2, 5)
+    network = capture(Add(), (x, x), dynamic={"x": {1: "left"}, "y": {1: "right"}})
+    assert [spec.shape[1] for spec in network.input_specs] == ["left", "right"]
+    assert network(torch.randn(3, 4), torch.randn(3, 9)).shape == (3,)
+
+
 def test_output_formulas_name_the_dimensions():
     class Halving(nn.Module):
         def forward(self, x: Tensor) -> Tensor:

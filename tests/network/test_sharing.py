@@ -206,3 +206,18 @@ def test_stateful_buffers_still_change(same):
     assert torch.equal(network(x), x)
     assert torch.equal(network(x), x * 2)
     assert any("buffer" in note for note in network.notes)
+
+
+def test_a_buffer_that_is_changed_is_noted_once():
+    class Counting(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("calls", torch.zeros(()))
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.calls += 1
+            return x * self.calls
+
+    network = capture(Counting().eval(), torch.randn(2, 3))
+    assert len(network.notes) == 1
+    assert "'calls'" in network.notes[0]

@@ -17,6 +17,7 @@ from kompakt.errors import DataError, SchemeError
 from kompakt.network.capture import capture
 from kompakt.network.network import Network, holds_tensor
 from kompakt.observe import Calibration, calibrate
+from kompakt.observe.batches import InputBinding, micro_batches, samples_at_once
 from kompakt.progress import Event, listening
 
 from .test_statistics import assert_same
@@ -174,7 +175,7 @@ def test_batch_size_changes_nothing_but_rounding(images: Network) -> None:
     taps, x = every_edge(images), photos(16)
     one_by_one = calibrate(images, taps, x.split(1), micro_batch=1)
     joined = calibrate(images, taps, x.split(1))
-    at_once = calibrate(images, taps, [x], micro_batch=None)
+    at_once = calibrate(images, taps, [x], micro_batch=1000)
     assert [c.samples for c in (one_by_one, joined, at_once)] == [16] * 3
     for site, expected in one_by_one.statistics.items():
         for found in (joined.statistics[site], at_once.statistics[site]):
@@ -184,6 +185,27 @@ def test_batch_size_changes_nothing_but_rounding(images: Network) -> None:
             moved = np.abs(found.histogram.counts - expected.histogram.counts).sum()
             assert moved < 0.02 * expected.histogram.total, site
     np.testing.assert_array_equal(joined.inputs["x"].rows, at_once.inputs["x"].rows)
+
+
+def test_how_batches_are_cut_and_joined(images: Network, words: Network) -> None:
+    def sizes(network: Network, batches: list[object], size: int | None) -> list[list[int]]:
+        pieces = micro_batches(batches, InputBinding(network), size, None)  # type: ignore[arg-type]
+        return [piece.numbers.tolist() for piece in pieces]
+
+    assert sizes(images, list(photos(5).split(1)), 2) == [[0, 1], [2, 3], [4]]
+    assert sizes(images, [photos(5)], 2) == [[0, 0], [0, 0], [0]]
+    assert sizes(images, [photos(n) for n in (1, 5, 2, 2, 3)], 4) == [
+        [0],
+        [1, 1, 1, 1],
+        [1],
+        [2, 2, 3, 3],
+        [4, 4, 4],
+    ]
+    lengths = [sentences(1, n) for n in (4, 4, 5, 4)]
+    assert sizes(words, lengths, 8) == [[0, 1], [2], [3]]
+    assert [len(piece) for piece in sizes(images, [photos(100)], None)] == [64, 36]
+    assert [len(piece) for piece in sizes(words, [sentences(20, 4)], None)] == [8, 8, 4]
+    assert samples_at_once([torch.empty(20, 3, 224, 224)], 20) == 8
 
 
 def test_layout_changes_nothing_but_rounding(images: Network) -> None:

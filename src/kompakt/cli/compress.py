@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -163,7 +164,7 @@ def _next(record: Mapping[str, Any], source: str, data: _Data) -> list[list[str]
     return [
         ["kompakt", "verify", folder, "--here"],
         _measure_again(record, folder, source, data) or ["kompakt", "inspect", source],
-        ["python", "-c", f"import kompakt; model = kompakt.load({folder!r})"],
+        ["python", "-c", f"import kompakt; model = kompakt.load({json.dumps(folder)})"],
     ]
 
 

@@ -54,7 +54,7 @@ def measure(
 
 
 def _check_pair(metric: str, other: Subject | None) -> None:
-    from kompakt.measure.metrics import get_metric
+    from kompakt.measuring.metrics import get_metric
 
     if other is None and get_metric(metric).needs_reference:
         raise UsageError(

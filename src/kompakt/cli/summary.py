@@ -124,11 +124,15 @@ def _judgements(record: Mapping[str, Any]) -> Iterator[str]:
         yield _timing(record["latency"])
     if record.get("parity"):
         yield _parity(record["parity"])
-    if record.get("budget_met") is not None:
+    if record.get("budget_met") is not None and _is_limited(record.get("budget") or {}):
         yield "budget: [green]✓ met[/]" if record["budget_met"] else "budget: [red]✗ not met[/]"
         yield from (f"  because {_text(reason)}" for reason in record.get("budget_reasons") or ())
     yield from (f"[yellow]warning:[/] {_text(line)}" for line in record.get("warnings") or ())
     yield from (f"[cyan]finding:[/] {_text(line)}" for line in record.get("diagnosis") or ())
+
+
+def _is_limited(budget: Mapping[str, Any]) -> bool:
+    return any(value is not None for name, value in budget.items() if name != "confidence")
 
 
 def _timing(latency: Mapping[str, Any]) -> str:

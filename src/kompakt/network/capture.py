@@ -2,8 +2,7 @@
 
 The model is copied, exported to ATen operators with its batch (and chosen other dimensions)
 dynamic, and rebuilt as an ordinary GraphModule in which layers are real ``nn`` modules again. The
-result is run on the example and compared with
-the model: what differs is never returned silently.
+result is run on the example and compared with the model: what differs is never returned silently.
 """
 
 from __future__ import annotations

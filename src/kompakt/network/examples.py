@@ -97,6 +97,7 @@ def read_example(
         ) from None
     tree.register_dataclasses(bound)
     leaves, structure = tree.flatten(bound)
+    leaves = _distinct(leaves)
     names = tuple(tree.leaf_names(bound, "input"))
     if not any(isinstance(leaf, Tensor) for leaf in leaves):
         raise CaptureError(
@@ -159,6 +160,17 @@ def _split(example_inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
         f"example inputs of type {type(example_inputs).__name__}",
         why="they must be a tensor, a tuple of positional or a dict of keyword inputs",
     )
+
+
+def _distinct(leaves: list[Any]) -> list[Any]:
+    """The leaves, with a copy where one tensor was passed twice: each input has sizes of its own."""
+    seen: set[int] = set()
+    distinct = []
+    for leaf in leaves:
+        repeated = isinstance(leaf, Tensor) and id(leaf) in seen
+        seen.add(id(leaf))
+        distinct.append(leaf.clone() if repeated else leaf)
+    return distinct
 
 
 def _batch_axes(leaves: list[Any], batch_dim: int | None) -> dict[int, dict[int, str]]:

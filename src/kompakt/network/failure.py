@@ -29,6 +29,12 @@ _ADVICE = (
         "express the line with torch operators",
     ),
     (
+        ("Cache'> in output", "Cache'> in input"),
+        "the model takes or returns a key-value cache, which is no tensor",
+        "capture it without: example_inputs={…, 'use_cache': False}, or model.config.use_cache = "
+        "False",
+    ),
+    (
         ("Unsupported input type", "register", "pytree"),
         "an input or output has a type that PyTorch cannot look into",
         "use tensors, tuples, dicts, named tuples or dataclasses",

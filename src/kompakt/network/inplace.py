@@ -1,12 +1,11 @@
 """Replaces operators that change a tensor in place by ones that return a new tensor.
 
 A quantizer or an observer on an edge must see the tensor as it was at that edge, not as it became
-later. PyTorch's own
-functionalisation would also decompose batch norm and drop dropout, so this pass does only this one
-thing: the in-place operator becomes its out-of-place twin, and every later reader of the changed
-value reads the result. A write through a slice or a selected row becomes a scatter into the whole.
-Where other views of the same memory are read later, or a buffer of the model itself is changed, the
-operator stays as it is and a note says so.
+later. PyTorch's own functionalisation would also decompose batch norm and drop dropout, so this
+pass does only this one thing: the in-place operator becomes its out-of-place twin, and every later
+reader of the changed value reads the result. A write through a slice or a selected row becomes a
+scatter into the whole. Where other views of the same memory are read later, or a buffer of the
+model itself is changed, the operator stays as it is and a note says so.
 """
 
 from __future__ import annotations
@@ -17,6 +16,7 @@ from typing import Any
 import torch
 from torch import fx
 
+from kompakt.network.failure import user_line
 from kompakt.network.operators import (
     Overload,
     arguments,
@@ -68,12 +68,20 @@ class _Functionalising:
     def run(self) -> None:
         for node in list(self.traced.graph.nodes):
             self._remember(node)
+            if self._is_idle(node):
+                node.replace_all_uses_with(node.args[0])
+                self.traced.graph.erase_node(node)
+                continue
             written = written_arguments(node.target) if is_operator(node) else []
             if written and not self._rewrite(node, written):
                 self._note(node)
 
     def _remember(self, node: fx.Node) -> None:
-        shares = returns_view(node.target) or operator_name(node) in _PASS_THROUGH
+        shares = (
+            returns_view(node.target)
+            or operator_name(node) in _PASS_THROUGH
+            or bool(written_arguments(node.target))
+        )
         is_item = node.op == "call_function" and not is_operator(node)
         sources = node.all_input_nodes
         if (shares or is_item) and sources:
@@ -81,6 +89,20 @@ class _Functionalising:
             self.memory[node] = self.memory.get(sources[0], sources[0])
         else:
             self.memory[node] = node
+
+    def _is_idle(self, node: fx.Node) -> bool:
+        """Whether this copies a buffer onto itself, as the exporter does after a change."""
+        if operator_name(node) != "aten.copy_":
+            return False
+        target, source = node.args[0], node.args[1]
+        return (
+            isinstance(target, fx.Node)
+            and isinstance(source, fx.Node)
+            and target.op == "get_attr"
+            and self.memory.get(source) is target
+            and is_operator(source)
+            and bool(written_arguments(source.target))
+        )
 
     def _rewrite(self, node: fx.Node, written: list[str]) -> bool:
         found = arguments(node)
@@ -155,11 +177,14 @@ class _Functionalising:
         return made
 
     def _note(self, node: fx.Node) -> None:
-        changed = next(iter(node.all_input_nodes), node)
-        kind = "a buffer" if self.memory.get(changed, changed).op == "get_attr" else "a shared view"
-        self.traced.notes.append(
-            f"'{node.target}' changes {kind} in place and stays so (node {node.name})"
+        owner = self.memory[node]
+        what = (
+            f"the buffer '{owner.target}'"
+            if owner.op == "get_attr"
+            else "memory that is read elsewhere"
         )
+        where = user_line(str(node.meta.get("stack_trace", ""))) or str(node.target)
+        self.traced.notes.append(f"{where} changes {what} in place, and stays so in the network")
 
 
 def _twin(target: Any) -> Overload | None:

@@ -156,7 +156,8 @@ class _Flattening:
         return self._inline(body.graph, body, inner)
 
     def _note_gradients(self, operands: Sequence[Any], where: str) -> None:
-        if any(isinstance(o, _Weight) and isinstance(o.value, nn.Parameter) for o in operands):
+        weights = [o for o in operands if isinstance(o, _Weight)]
+        if any(isinstance(_find(self.model, w.name), nn.Parameter) for w in weights):
             self.traced.notes.append(
                 f"{where or 'a region'} runs under torch.no_grad(); in the network its "
                 "parameters receive gradients"

@@ -3,8 +3,8 @@ names.
 
 A layer of the model is used as it is when the call does exactly what the layer does. Otherwise (a
 functional call, a subclass with a ``forward`` of its own, an attention in-projection) a plain layer
-is made around the very same
-parameters: tied weights stay tied because parameters are matched by identity, never by name.
+is made around the very same parameters: tied weights stay tied because parameters are matched by
+identity, never by name.
 """
 
 from __future__ import annotations

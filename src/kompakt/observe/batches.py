@@ -20,6 +20,10 @@ from kompakt.errors import DataError
 from kompakt.network.checking import check_tensors
 from kompakt.network.network import Network
 
+FEWEST_AT_ONCE = 8
+MOST_AT_ONCE = 64
+_VALUES_AT_ONCE = 1 << 20
+
 Batch = Tensor | Sequence[Any] | Mapping[str, Any]
 """The inputs of one forward pass: a tensor, a sequence (positional) or a mapping (by name)."""
 
@@ -164,10 +168,15 @@ def micro_batches(
 ) -> Iterator[MicroBatch]:
     """Batches cut to at most ``size`` samples; whole batches are joined where ``size`` allows.
 
+    Only a Network is known to take any number of samples; other graphs get batches as they come.
+    Where float rounding of the network's kernels depends on the number of samples, statistics do
+    too; so batches of more than half of ``size`` (of 8, when it is chosen) are never joined, and
+    each gives the same statistics wherever it stands in the data.
+
     Args:
         batches: Inputs as they come.
         binding: How they become tensors.
-        size: Samples to run at once, or ``None`` to take batches as they come.
+        size: Samples to run at once, or ``None`` to choose by the size of the inputs.
         max_samples: Stop after this many samples.
 
     Raises:
@@ -175,14 +184,17 @@ def micro_batches(
     """
     waiting: list[MicroBatch] = []
     for piece in _limited(batches, binding, max_samples):
-        limit = size if size is not None and binding.can_be_regrouped else piece.samples
-        if waiting and not _can_join(binding, waiting, piece, limit):
+        joined = size or FEWEST_AT_ONCE
+        if waiting and not _can_join(binding, waiting, piece, joined):
             yield _join(binding, waiting)
             waiting = []
-        if piece.samples < limit:
+        if binding.can_be_regrouped and piece.samples < joined:
             waiting.append(piece)
             continue
         # A batch is always cut the same way, whatever came before it.
+        limit = piece.samples
+        if binding.can_be_regrouped:
+            limit = size or samples_at_once(piece.tensors, piece.samples)
         for start in range(0, piece.samples, limit):
             count = min(limit, piece.samples - start)
             yield MicroBatch(
@@ -190,6 +202,19 @@ def micro_batches(
             )
     if waiting:
         yield _join(binding, waiting)
+
+
+def samples_at_once(tensors: Sequence[Tensor], samples: int) -> int:
+    """How many samples of one batch to run at once: 8, of small images up to 64.
+
+    Args:
+        tensors: A batch.
+        samples: How many samples it holds.
+    """
+    image_values = [x.numel() // samples for x in tensors if x.dim() >= 4]
+    if not image_values:
+        return FEWEST_AT_ONCE
+    return min(MOST_AT_ONCE, max(FEWEST_AT_ONCE, _VALUES_AT_ONCE // max(image_values)))
 
 
 def _limited(

@@ -16,9 +16,6 @@ from kompakt.observe.edge_summary import BlockSampler, fingerprints
 from kompakt.observe.taps import TapContext, observing
 from kompakt.progress import track
 
-MICRO_BATCH = 8
-"""Samples that go through the network at once, unless told otherwise."""
-
 
 def calibrate(
     network: fx.GraphModule,
@@ -26,7 +23,7 @@ def calibrate(
     batches: Iterable[Batch],
     *,
     max_samples: int | None = None,
-    micro_batch: int | None = MICRO_BATCH,
+    micro_batch: int | None = None,
     channels_last: bool | None = None,
 ) -> Calibration:
     """Stream data through a network once and remember a little of every observed edge.
@@ -43,8 +40,8 @@ def calibrate(
             They are moved to the network's device.
         max_samples: Stop after this many samples.
         micro_batch: Samples to run at once: larger batches of a Network are cut and smaller ones
-            joined, which is faster on CPUs. ``None`` runs batches as they come. Statistics do not
-            depend on it, but for float rounding inside the network.
+            joined, which is faster on CPUs. ``None`` cuts to 8 (small images to 64) and joins up to
+            8. Statistics do not depend on it, but for float rounding inside the network.
         channels_last: Feed images in channels-last layout. ``None`` decides: yes for a network with
             2-D convolutions on a CPU, where it is faster. Results agree up to float rounding.
 

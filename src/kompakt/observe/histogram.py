@@ -88,7 +88,7 @@ class Histogram:
         """
         self.grow(exponent_for(largest))
         self.counts += _bin_counts(values, self._required_exponent())
-        self.zeros += values.numel() - int(torch.count_nonzero(values))
+        self.zeros += _count_zeros(values)
 
     def grow(self, exponent: int) -> None:
         """Widen the bins to ``2 ** exponent`` if they are narrower."""
@@ -202,3 +202,10 @@ def _bin_counts(values: Tensor, exponent: int) -> Counts:
     index = wide.mul(math.ldexp(1.0, -exponent)).floor_().add_(HALF).to(torch.int32)
     counts: Any = torch.bincount(index.flatten(), minlength=BINS).cpu().numpy()
     return np.asarray(counts, dtype=np.int64)
+
+
+def _count_zeros(values: Tensor) -> int:
+    if values.device.type == "cpu":
+        # Several times faster than torch's sum of booleans.
+        return int(np.count_nonzero(values.detach().numpy() == 0.0))
+    return int((values == 0.0).sum())

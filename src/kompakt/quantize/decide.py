@@ -12,14 +12,16 @@ from dataclasses import dataclass, field
 from torch import Tensor, nn
 from torch.fx import Node
 
-from kompakt.errors import SchemeError, TargetError
+from kompakt.errors import SchemeError
 from kompakt.network.kinds import kind_of
 from kompakt.network.match import select
 from kompakt.network.network import Network
-from kompakt.quantize.layers import TREATED
+from kompakt.numerics.formats import get_format
+from kompakt.quantize.kinds import padding_mode, placing_kind
 from kompakt.quantize.plan import Site
+from kompakt.quantize.possible import possible_treatment
 from kompakt.quantize.rules import Rules
-from kompakt.schemes import FLOAT, Scheme, Treatment
+from kompakt.schemes import Scheme, Treatment
 
 PADDING = "pad"
 
@@ -52,6 +54,12 @@ class Decision:
             node = self.group[node]
         return node
 
+    def ask(self, node: Node, asked: str) -> None:
+        """Quantize the output of ``node`` in this format, or in a wider one that was asked for before."""
+        known = self.quantized.setdefault(node, asked)
+        if get_format(asked).bits > get_format(known).bits:
+            self.quantized[node] = asked
+
 
 def decide(network: Network, scheme: Scheme, rules: Rules) -> Decision:
     """Work out where a scheme's quantizers go under a runtime's rules.
@@ -61,12 +69,13 @@ def decide(network: Network, scheme: Scheme, rules: Rules) -> Decision:
         TargetError: K400 when the runtime cannot execute a format the scheme asks for.
     """
     decision = Decision()
-    kinds = {node: kind_of(node) for node in network.graph.nodes}
+    kinds = {node: placing_kind(node) for node in network.graph.nodes}
     _treat_layers(network, scheme, rules, kinds, decision)
     _grow_integer_region(network, rules, kinds, decision)
     for node in network.graph.nodes:
         if node in decision.integer:
             _quantize_edges(node, rules, kinds, scheme, decision)
+    _agree_on_formats(decision)
     _list_activations(network, rules, kinds, decision)
     if scheme.default.mode != "float" and not decision.treatments:
         raise SchemeError(
@@ -85,20 +94,24 @@ def _treat_layers(
     for override in scheme.overrides:
         for name in select(network, override.select):
             chosen[name] = override.treatment
-    modules = dict(nn.Module.named_modules(network))
+    modules = dict(nn.Module.named_modules(network, remove_duplicate=False))
+    listed: set[str] = set()
     for node in network.graph.nodes:
         if node.op != "call_module":
             continue
         layer, kind = modules[str(node.target)], kinds[node]
-        if not isinstance(getattr(layer, "weight", None), nn.Parameter):
+        if next(layer.parameters(), None) is None:
             continue
         default = scheme.embedding if kind == "embedding" else scheme.default
         treatment = chosen.get(str(node.target), default)
-        treatment, why = _possible(layer, kind, treatment, rules)
+        treatment, why = possible_treatment(layer, kind, treatment, rules)
         if why is None:
             decision.treatments[node] = treatment
             if treatment.mode == "static":
                 decision.integer.add(node)
+        if str(node.target) in listed:
+            continue
+        listed.add(str(node.target))
         decision.sites.append(
             Site(
                 name=str(node.target),
@@ -110,50 +123,6 @@ def _treat_layers(
                 treatment=treatment if why is None else None,
             )
         )
-
-
-def _possible(
-    layer: nn.Module, kind: str, treatment: Treatment, rules: Rules
-) -> tuple[Treatment, str | None]:
-    """The treatment as this layer can have it, or the reason it stays float."""
-    if treatment.mode == "float":
-        return FLOAT, "the scheme leaves it in float"
-    allowed = {
-        "static": rules.static_layers,
-        "dynamic": rules.dynamic_layers,
-        "weight_only": rules.weight_only_layers,
-    }[treatment.mode]
-    if kind not in allowed or not isinstance(layer, tuple(TREATED)):
-        return FLOAT, rules.why_float(f"{kind}:{treatment.mode}") if (
-            f"{kind}:{treatment.mode}" in rules.reasons
-        ) else rules.why_float(kind)
-    if getattr(layer, "padding_mode", "zeros") != "zeros" and treatment.mode == "static":
-        return FLOAT, f"{rules.runtime} pads with zeros only in its integer kernel"
-    if treatment.weight not in rules.weight_formats[treatment.mode]:
-        raise TargetError(
-            "K400",
-            f"{treatment.mode} weights in {treatment.weight} for {rules.runtime}",
-            why="it has no kernel for them",
-            help=f"it executes {', '.join(sorted(rules.weight_formats[treatment.mode]))}",
-        )
-    activation = treatment.activation
-    if activation and rules.activation_format(activation) not in rules.activation_formats:
-        raise TargetError(
-            "K400",
-            f"activations in {activation} for {rules.runtime}",
-            why="it has no kernel for them",
-            help=f"it executes {', '.join(sorted(rules.activation_formats))}",
-        )
-    grouped = type(treatment.granularity).__name__ == "PerGroup"
-    if grouped and kind not in rules.grouped_layers:
-        return _ungrouped(treatment), None
-    return treatment, None
-
-
-def _ungrouped(treatment: Treatment) -> Treatment:
-    """Groups make no sense for a convolution's kernels: one scale per channel instead, in 8 bits."""
-    weight = "int8_narrow" if treatment.weight in ("int4", "uint4") else treatment.weight
-    return Treatment(mode=treatment.mode, weight=weight, activation=treatment.activation)
 
 
 def tensor_inputs(node: Node) -> list[Node]:
@@ -212,15 +181,25 @@ def _grow_integer_region(
     while changed:
         changed = False
         for node in list(region - decision.integer):
-            origins = [
-                head(walk_back(a, rules.pass_through, kinds)[-1], rules, kinds)
-                for a in tensor_inputs(node)
-            ]
-            fed = bool(origins) and all(o in region for o in origins)
+            inputs = tensor_inputs(node)
+            fed = bool(inputs) and all(
+                head(walk_back(a, rules.pass_through, kinds)[-1], rules, kinds) in region
+                or _is_quantized_anyway(a, rules, kinds, decision)
+                for a in inputs
+            )
             if not (fed and _reaches(tail(node, rules, kinds), region, rules, kinds)):
                 region.discard(node)
                 changed = True
     decision.integer |= region
+
+
+def _is_quantized_anyway(
+    node: Node, rules: Rules, kinds: dict[Node, str], decision: Decision
+) -> bool:
+    """Whether an integer layer reads this very tensor, which therefore gets a quantizer in any case."""
+    if kinds[node] in rules.pass_through:
+        return False
+    return any(user in decision.integer and user in decision.treatments for user in node.users)
 
 
 def _reaches(node: Node, region: set[Node], rules: Rules, kinds: dict[Node, str]) -> bool:
@@ -238,12 +217,36 @@ def _quantize_edges(
     origins = [_quantize_input(node, a, asked, rules, kinds, decision) for a in tensor_inputs(node)]
     end = tail(node, rules, kinds)
     if kinds[node] not in rules.float_output_layers:
-        decision.quantized.setdefault(end, asked)
+        decision.ask(end, asked)
         decision.rewired.setdefault(end, set()).update(end.users)
-    if kinds[node] in rules.shared_inputs:
+    if kinds[node] in rules.shared_inputs and len(_clippings(node, rules, kinds)) == 1:
         anchor = decision.representative(end)
         for origin in origins:
             decision.group[decision.representative(origin)] = anchor
+
+
+def _clippings(node: Node, rules: Rules, kinds: dict[Node, str]) -> set[str]:
+    """The activations (or none: ``""``) that clip the tensors a node gathers.
+
+    Only behind a quantizer whose codes begin at 0 and end where the activation does can the activation be left out,
+    so that the layer before it runs in integers. A scale shared with a tensor of another range takes that away.
+    """
+    found: set[str] = set()
+    for argument in tensor_inputs(node):
+        origin = walk_back(argument, rules.pass_through, kinds)[-1]
+        if kinds[origin] in rules.shared_inputs:
+            found |= _clippings(origin, rules, kinds)
+        else:
+            found.add(kinds[origin] if kinds[origin] in ("relu", "relu6") else "")
+    return found
+
+
+def _agree_on_formats(decision: Decision) -> None:
+    """Sites that share a quantizer get the widest format any of them was asked for."""
+    for node, asked in list(decision.quantized.items()):
+        decision.ask(decision.representative(node), asked)
+    for node in decision.quantized:
+        decision.quantized[node] = decision.quantized[decision.representative(node)]
 
 
 def _activation_of(
@@ -275,7 +278,7 @@ def _quantize_input(
         # Floats may be moved as floats; only padding must see codes, to be absorbed by a kernel.
         path = walk_back(argument, frozenset({PADDING}) & rules.pass_through, kinds)
     origin = path[-1]
-    decision.quantized.setdefault(origin, asked)
+    decision.ask(origin, asked)
     readers = decision.rewired.setdefault(origin, set())
     every_user = from_integer and kinds[inner] not in rules.float_output_layers
     chain = list(reversed(path))
@@ -293,8 +296,10 @@ def _quantize_input(
 
 
 def _kernel_pads_itself(node: Node, mover: Node, kinds: dict[Node, str]) -> bool:
-    """Whether ``mover`` only pads spatial axes for the convolution ``node``, which takes that over."""
+    """Whether ``mover`` only pads spatial axes with zeros for the convolution ``node``, which takes that over."""
     if kinds[mover] != PADDING or kinds[node] != "conv" or len(mover.users) > 1:
+        return False
+    if padding_mode(mover) != "constant":
         return False
     amounts = mover.args[1] if len(mover.args) > 1 else ()
     spatial = len(mover.meta["val"].shape) - 2
@@ -310,24 +315,20 @@ def _list_activations(
         value = node.meta.get("val")
         if kinds[node] in silent or not isinstance(value, Tensor) or not value.is_floating_point():
             continue
-        name = str(node.meta.get("site", node.name))
-        row = Site(name=name, kind=kinds[node], role="activation", node=node.name)
-        if node in decision.quantized:
-            row = Site(
-                name=name,
-                kind=kinds[node],
+        quantized = node in decision.quantized
+        if not quantized and (node in decision.repeated or tail(node, rules, kinds) is not node):
+            continue
+        why = None if quantized else _why_edge_is_float(node, rules, kinds, decision)
+        decision.sites.append(
+            Site(
+                name=str(node.meta.get("site", node.name)),
+                kind=kind_of(node),
                 role="activation",
                 node=node.name,
-                format=decision.quantized[node],
+                format=decision.quantized.get(node),
+                why_float=why,
             )
-        elif node in decision.repeated or tail(node, rules, kinds) is not node:
-            continue
-        else:
-            why = _why_edge_is_float(node, rules, kinds, decision)
-            row = Site(
-                name=name, kind=kinds[node], role="activation", node=node.name, why_float=why
-            )
-        decision.sites.append(row)
+        )
 
 
 def _why_edge_is_float(node: Node, rules: Rules, kinds: dict[Node, str], decision: Decision) -> str:

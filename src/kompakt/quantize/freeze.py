@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-
+import torch
 from torch import Tensor, nn
 from torch.fx import Node
 
@@ -24,16 +23,19 @@ def freeze_(placed: Network) -> Network:
 
     Raises:
         SchemeError: K343 when a quantizer has no range.
-        NumericsError: K300 when a weight is not finite.
+        NumericsError: K301 when a weight is not finite.
     """
-    modules = dict(nn.Module.named_modules(placed))
-    calls = Counter(str(n.target) for n in placed.graph.nodes if n.op == "call_module")
+    modules = dict(nn.Module.named_modules(placed, remove_duplicate=False))
+    calls: dict[Treated, list[Node]] = {}
     for node in placed.graph.nodes:
         layer = modules.get(str(node.target)) if node.op == "call_module" else None
         if isinstance(layer, Treated) and not layer.frozen:
-            scale = _input_scale(placed, node)
-            once = calls[str(node.target)] == 1
-            freeze_layer_(layer, scale, integer_bias=once and adds_bias_in_integers(node, layer))
+            calls.setdefault(layer, []).append(node)
+    for layer, nodes in calls.items():
+        scales = [_input_scale(placed, n) for n in nodes if adds_bias_in_integers(n, layer)]
+        known = [scale for scale in scales if scale is not None]
+        smallest = torch.stack(known).amin() if known else None
+        freeze_layer_(layer, smallest, integer_bias=len(nodes) == 1)
     return placed
 
 

@@ -19,6 +19,7 @@ from torch.fx import Node
 from kompakt.network.kinds import kind_of
 from kompakt.network.network import Network
 from kompakt.numerics.fused import fused_multiply_add
+from kompakt.quantize.kinds import placing_kind
 from kompakt.quantize.layers import Treated
 from kompakt.quantize.place import is_quantizer_call, quantizer_of
 from kompakt.quantize.quantizer import Quantizer, stage
@@ -180,7 +181,7 @@ class IntegerInterpreter(fx.Interpreter):
         """Run one node on codes where it computes on codes, on floats elsewhere."""
         if is_quantizer_call(self.network, n):
             return self._quantize(n)
-        kind = kind_of(n)
+        kind = placing_kind(n)
         arguments = [self.env.get(a) for a in n.all_input_nodes]
         on_integers = any(isinstance(a, Codes | Pending) for a in arguments)
         handler = _HANDLERS.get(kind) if on_integers else None
@@ -340,6 +341,7 @@ _HANDLERS: dict[str, Callable[[IntegerInterpreter, Node], Any]] = {
     "slice": _move,
     "split": _move,
     "expand": _move,
+    "upsample_nearest": _move,
     "max_pool": _move,
     "identity": _move,
     "cat": _concatenate,

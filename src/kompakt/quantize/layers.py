@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import kompakt.quantize.operators  # noqa: F401  (registers kompakt::dynamic_linear)
-from kompakt.errors import SchemeError
-from kompakt.numerics.affine import choose_qparams, dequantize, quantize
-from kompakt.numerics.formats import get_format
+from kompakt.errors import NumericsError, SchemeError
+from kompakt.numerics.affine import choose_qparams, dequantize, quantize, refuse_nonfinite
+from kompakt.numerics.formats import Format, get_format
 from kompakt.numerics.granularity import PerChannel, PerGroup, extremes
 from kompakt.numerics.ops import PER_TENSOR
 from kompakt.quantize.quantizer import Stage
@@ -61,6 +61,12 @@ class Treated(nn.Module):
         """Whether the weights are only stored in a shorter float format."""
         return get_format(str(self.treatment.weight)).kind == "float"
 
+    @property
+    def has_zero_point(self) -> bool:
+        """Whether weight code 0 stands for another number than 0."""
+        signed = get_format(str(self.treatment.weight)).signed
+        return not (signed and self.treatment.symmetric_weight)
+
     def treated_weight(self) -> Tensor:
         """The weight the deployed layer computes with: float32, shape of the weight."""
         if self.stage == "off":
@@ -101,7 +107,7 @@ class Treated(nn.Module):
             blocked: Tensor = torch.ops.kompakt.dequantize_blocked(
                 self.weight_codes,
                 self.weight_scale,
-                None if self.treatment.symmetric_weight else self.weight_zero_point,
+                self.weight_zero_point if self.has_zero_point else None,
                 0,
                 granularity.size,
             ).t()
@@ -113,7 +119,7 @@ class Treated(nn.Module):
             if axis != PER_TENSOR:
                 shape[axis] = -1
             codes = self.weight_codes.to(torch.float32)
-            if not self.treatment.symmetric_weight:
+            if self.has_zero_point:
                 codes = codes - self.weight_zero_point.to(torch.float32).reshape(shape)
             return codes * self.weight_scale.reshape(shape)
         weight: Tensor = torch.ops.kompakt.dequantize(
@@ -205,12 +211,16 @@ class TreatedEmbedding(Treated, nn.Embedding):  # type: ignore[misc]
 
     def forward(self, ids: Tensor) -> Tensor:
         """The layer with its treated weights."""
-        if self.stage == "off" or self.weight_codes is None or self.stored_float:
-            weight = self.treated_weight()
-            return F.embedding(ids, weight, self.padding_idx)
+        rows = self.treatment.granularity == PerChannel(0) and not self.stored_float
+        if self.stage == "off" or self.weight_codes is None or not rows:
+            return F.embedding(ids, self.treated_weight(), self.padding_idx)
         assert self.weight_scale is not None
+        assert self.weight_zero_point is not None
         scale = F.embedding(ids, self.weight_scale.unsqueeze(-1))
-        return F.embedding(ids, self.weight_codes).to(torch.float32) * scale
+        codes = F.embedding(ids, self.weight_codes).to(torch.float32)
+        if self.has_zero_point:
+            codes = codes - F.embedding(ids, self.weight_zero_point.unsqueeze(-1)).to(torch.float32)
+        return codes * scale
 
 
 TREATED: dict[type[nn.Module], type[Treated]] = {
@@ -264,21 +274,28 @@ def freeze_layer_(layer: Treated, input_scale: Tensor | None, *, integer_bias: b
 
     Args:
         layer: The layer.
-        input_scale: float32 scalar, the scale of its quantized input; None when the input is float.
-        integer_bias: Whether the kernel adds the bias as int32 codes of scale ``input_scale · weight_scale``.
+        input_scale: float32 scalar, the (smallest) scale of its quantized input where the kernel adds the bias to
+            its integer sums; else None.
+        integer_bias: Whether the bias is written as int32 codes of scale ``input_scale · weight_scale``.
+
+    Raises:
+        NumericsError: K301 when a weight is not finite, or would not be in the format it is stored in.
     """
     treatment, fmt = layer.treatment, get_format(str(layer.treatment.weight))
     weight = layer.weight.detach()
+    refuse_nonfinite(weight, what="a weight", site=layer.site)
     if fmt.kind == "float":
-        layer.weight_codes = weight.to(fmt.torch_dtype)
+        layer.weight_codes = _stored(weight, fmt, layer.site)
         return
     scale, zero_point = weight_parameters(weight, treatment)
     bias = layer.bias.detach() if layer.bias is not None else None
-    if integer_bias and bias is not None and input_scale is not None:
+    if bias is not None and input_scale is not None:
         # Without this guard a dead channel's tiny weight scale makes its bias overflow int32.
-        scale = torch.maximum(scale, bias.abs() / (input_scale * BIAS_LIMIT))
-        layer.bias_scale = input_scale * scale
-        layer.bias_codes = torch.round(bias.double() / layer.bias_scale.double()).to(torch.int32)
+        least = bias.abs() / (input_scale * BIAS_LIMIT)
+        scale = torch.maximum(scale, least if scale.dim() else least.amax())
+        if integer_bias:
+            layer.bias_scale = (input_scale * scale).expand_as(bias).contiguous()
+            layer.bias_codes = torch.round(bias.double() / layer.bias_scale.double()).int()
     codes = quantize(weight, scale, zero_point, fmt, treatment.granularity, site=layer.site)
     layer.weight_scale, layer.weight_zero_point = scale, zero_point.to(codes.dtype)
     layer.weight_codes = codes
@@ -288,3 +305,17 @@ def freeze_layer_(layer: Treated, input_scale: Tensor | None, *, integer_bias: b
         layer.weight_zero_point = layer.weight_zero_point.t().contiguous()
     elif treatment.mode == "dynamic":
         layer.weight_codes = codes.t().contiguous()
+
+
+def _stored(weight: Tensor, fmt: Format, site: str) -> Tensor:
+    """The weight in a shorter float format."""
+    too_large = int((weight.abs() > float(fmt.qmax)).sum())
+    if too_large:
+        raise NumericsError(
+            "K301",
+            f"storing weights in {fmt.name}",
+            where=site,
+            why=f"{too_large} of them exceed {fmt.qmax}, its largest number, and would become infinite",
+            help="use bf16, which reaches as far as float32, or keep the layer in float",
+        )
+    return weight.to(fmt.torch_dtype)

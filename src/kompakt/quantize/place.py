@@ -38,7 +38,7 @@ def place(network: Network, scheme: Scheme, rules: Rules) -> Network:
     """
     placed = copy.deepcopy(network)
     decision = decide(placed, scheme, rules)
-    modules = dict(nn.Module.named_modules(placed))
+    modules = dict(nn.Module.named_modules(placed, remove_duplicate=False))
     for node, treatment in decision.treatments.items():
         layer = modules[str(node.target)]
         if not isinstance(layer, Treated):

@@ -1,6 +1,6 @@
 """What a runtime can execute, as data: placement reads it, targets fill it in.
 
-Kinds are those of :func:`kompakt.network.kinds.kind_of`. Adding a runtime means writing one :class:`Rules` value, never
+Kinds are those of :func:`kompakt.quantize.kinds.placing_kind`. Adding a runtime means writing one :class:`Rules` value, never
 another placement algorithm.
 """
 
@@ -20,6 +20,7 @@ class Rules:
         dynamic_layers: Kinds with weights that have a kernel for activations quantized at run time.
         weight_only_layers: Kinds whose weights may be stored in few bits while they compute in float.
         grouped_layers: Kinds that accept one scale per group of weights.
+        group_sizes: Input features in one such group.
         integer_operators: Kinds without weights that have an integer kernel.
         float_output_layers: Kinds whose integer kernel may hand out float, so that the output needs no
             quantizer.
@@ -28,6 +29,7 @@ class Rules:
         fused_activations: For each kind, the activation kinds its kernel absorbs; none is quantized between.
         activation8: The 8-bit activation format its kernels are fastest in.
         activation16: The 16-bit activation format.
+        dynamic_activation: The format of activations quantized at run time.
         activation_formats: Every activation format it can execute.
         weight_formats: For each treatment mode, the weight formats it can execute.
         rounding: The name of its quantization formula in ``kompakt.numerics.rounding``.
@@ -39,6 +41,7 @@ class Rules:
     dynamic_layers: frozenset[str]
     weight_only_layers: frozenset[str]
     grouped_layers: frozenset[str]
+    group_sizes: frozenset[int]
     integer_operators: frozenset[str]
     float_output_layers: frozenset[str]
     pass_through: frozenset[str]
@@ -46,6 +49,7 @@ class Rules:
     fused_activations: Mapping[str, frozenset[str]]
     activation8: str
     activation16: str
+    dynamic_activation: str
     activation_formats: frozenset[str]
     weight_formats: Mapping[str, frozenset[str]]
     rounding: str

@@ -76,6 +76,9 @@ def pad_codes(model: ir.Model) -> None:
         after = users[0].node
         if after.op_type != "QuantizeLinear" or not _same_grid(before, after):
             continue
+        zero_point = before.inputs[2]
+        if zero_point is None or zero_point.dtype not in (ir.DataType.INT8, ir.DataType.UINT8):
+            continue  # ONNX Runtime pads no 16-bit integers
         constant = node.inputs[2] if len(node.inputs) > 2 else None
         value = ir.convenience.get_const_tensor(constant) if constant is not None else None
         if _string(node, "mode", "constant") != "constant" or (
@@ -85,7 +88,7 @@ def pad_codes(model: ir.Model) -> None:
         axes = node.inputs[3:4]
         padded = ir.node(
             "Pad",
-            [before.inputs[0], node.inputs[1], before.inputs[2], *axes],
+            [before.inputs[0], node.inputs[1], zero_point, *axes],
             outputs=[ir.Value(name=f"{after.outputs[0].name}_padded", shape=node.outputs[0].shape)],
         )
         padded.outputs[0].type = after.outputs[0].type
@@ -93,6 +96,29 @@ def pad_codes(model: ir.Model) -> None:
         ir.convenience.replace_all_uses_with(after.outputs[0], padded.outputs[0])
         model.graph.remove(after, safe=True)
         model.graph.remove(node, safe=True)
+
+
+def shield_float_weights(model: ir.Model) -> None:
+    """Keep ONNX Runtime from quantizing what the scheme leaves in float.
+
+    Between a ``DequantizeLinear`` and a ``QuantizeLinear`` it rounds the float weights of a convolution, a transposed
+    convolution or a ``Gemm`` to 8 bits on its own account. A ``Sum`` of one tensor, which computes nothing, hides the
+    pattern.
+    """
+    for node in list(model.graph):
+        if node.op_type not in ("Conv", "ConvTranspose", "Gemm") or len(node.inputs) < 2:
+            continue
+        before, weight = (v.producer() if v is not None else None for v in node.inputs[:2])
+        quantized = any(use.node.op_type == "QuantizeLinear" for use in node.outputs[0].uses())
+        if not quantized or before is None or before.op_type != "DequantizeLinear":
+            continue
+        if weight is not None and weight.op_type == "DequantizeLinear":
+            continue
+        source = before.outputs[0]
+        shield = ir.node("Sum", [source], outputs=[ir.Value(name=f"{node.outputs[0].name}.input")])
+        shield.outputs[0].shape, shield.outputs[0].type = source.shape, source.type
+        model.graph.insert_before(node, shield)
+        node.replace_input_with(0, shield.outputs[0])
 
 
 def _same_grid(a: ir.Node, b: ir.Node) -> bool:

@@ -24,6 +24,7 @@ from kompakt.errors import ArtifactError, TargetError
 from kompakt.network.interface import TensorSpec
 from kompakt.network.network import Network
 from kompakt.numerics.granularity import PerGroup
+from kompakt.quantize.kinds import NEAREST, PAD_WITH_VALUE, SCALED_ADD
 from kompakt.quantize.layers import Treated
 from kompakt.quantize.place import calls_by_quantizer
 from kompakt.quantize.rules import Rules
@@ -33,10 +34,12 @@ from kompakt.targets.onnx_rewrites import (
     fix_reshapes,
     name_codes,
     pad_codes,
+    shield_float_weights,
     store_in_four_bits,
     strip_metadata,
     tidy,
 )
+from kompakt.targets.onnx_split import split_tensors
 from kompakt.targets.target import Arrays, Target, Written
 
 MODEL_FILE = "model.onnx"
@@ -46,7 +49,15 @@ PROTOBUF_LIMIT = 2_000_000_000
 
 _WEIGHTS8 = frozenset({"int8", "int8_narrow", "int7", "int7_narrow", "uint8"})
 _FUSED = frozenset({"relu", "relu6"})
-_MOVERS = ("reshape", "transpose", "slice", "split", "getitem", "expand", "pad", "max_pool")
+_MOVERS = frozenset(
+    {"reshape", "transpose", "slice", "split", "getitem", "expand", "pad", "max_pool", NEAREST}
+)
+_INTEGER_OPERATORS = frozenset(
+    {
+        *("add", "mul", "cat", "relu", "relu6"),
+        *("avg_pool", "global_average_pool", "leaky_relu", "sigmoid"),
+    }
+)
 
 
 def rules(isa: str) -> Rules:
@@ -62,13 +73,15 @@ def rules(isa: str) -> Rules:
         dynamic_layers=frozenset({"linear"}),
         weight_only_layers=frozenset({"conv", "conv_transpose", "linear", "embedding"}),
         grouped_layers=frozenset({"linear"}),
-        integer_operators=frozenset({"add", "mul", "global_average_pool", "cat", "relu", "relu6"}),
+        group_sizes=frozenset({16, 32, 64, 128, 256}),
+        integer_operators=_INTEGER_OPERATORS,
         float_output_layers=frozenset({"linear"}),
-        pass_through=frozenset(_MOVERS),
+        pass_through=_MOVERS,
         shared_inputs=frozenset({"cat"}),
         fused_activations={"conv": _FUSED, "linear": _FUSED, "add": _FUSED},
         activation8="int8" if signed else "uint8",
         activation16="int16" if signed else "uint16",
+        dynamic_activation="uint8",
         activation_formats=frozenset({"int8", "uint8", "int16", "uint16"}),
         weight_formats={
             "static": _WEIGHTS8,
@@ -77,13 +90,17 @@ def rules(isa: str) -> Rules:
         },
         rounding="divide_even",
         reasons={
-            "softmax": "softmax needs exponentials: ONNX Runtime computes it in float",
+            "softmax": "softmax runs in float: its exponentials span more than 8 bits",
             "attention": "fused attention runs in float; its projections are integer layers",
             "layer_norm": "normalisation over features runs in float in ONNX Runtime",
             "group_norm": "normalisation over groups runs in float in ONNX Runtime",
             "batch_norm": "this batch norm follows no layer it could be folded into",
             "gelu": "GELU runs in float, fused with the layer before it",
             "rnn": "ONNX Runtime has no static integer RNN kernel",
+            "rnn:dynamic": "kompakt does not write ONNX Runtime's dynamic LSTM kernel",
+            "rnn:weight_only": "ONNX Runtime has no recurrent kernel for compressed weights",
+            PAD_WITH_VALUE: "padding with another number than 0 runs in float",
+            SCALED_ADD: "an addition that scales one side runs in float",
             "conv_transpose": "ONNX Runtime has no integer kernel for transposed convolution",
             "conv:dynamic": "ONNX Runtime's dynamic integer convolution is slower than float",
             "embedding": "an embedding is looked up, not multiplied",
@@ -100,6 +117,7 @@ def write(network: Network) -> Written:
     """
     model = export_onnx(network)
     strip_metadata(model)
+    split_tensors(model)
     absorb_padding(model)
     fix_reshapes(model)
     store_in_four_bits(model, _four_bit_weights(network))
@@ -107,6 +125,7 @@ def write(network: Network) -> Written:
     codes = name_codes(model, sites)
     pad_codes(model)
     tidy(model)
+    shield_float_weights(model)
     model.producer_name, model.producer_version = "kompakt", importlib.metadata.version("kompakt")
     return Written(files=_serialize(model), codes=codes, options=_options(network))
 
