@@ -684,6 +684,16 @@ CATALOGUE: dict[str, Entry] = {
         explanation="The runtime did not accept the model file: it is damaged, or written for a newer version.",
         remedy="check it with `kompakt verify`, and the runtime's version with `kompakt sys`",
     ),
+    "K531": Entry(
+        title="an artifact without a golden pack",
+        explanation="Replaying compares with stored inputs, outputs and codes, and this artifact holds none.",
+        remedy="compress the model again; every artifact written by `compress` has a golden pack",
+    ),
+    "K532": Entry(
+        title="an artifact that does not describe its target",
+        explanation="The manifest does not say which runtime the model file is for and how to load it.",
+        remedy="write the artifact with `compress`, or load the model file with its runtime yourself",
+    ),
     # K6xx budgets and search
     "K600": Entry(
         title="an impossible budget",

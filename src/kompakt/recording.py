@@ -211,7 +211,7 @@ class Facts:
         if self.bench.isa.startswith("x86") and quantizer_calls(self.build.placed):
             warnings.append(
                 "on x86 processors without VNNI, 8-bit weights times unsigned activations saturate in "
-                "16-bit sums: accuracy there can be lower; check it with `kompakt verify --here`"
+                "16-bit sums: accuracy there can be lower; run `kompakt verify --here` on such a machine"
             )
         return warnings
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import copy
 import gc
-import math
 import operator
 from collections.abc import Iterator
 
@@ -13,64 +11,12 @@ import pytest
 import torch
 from torch import Tensor, fx, nn
 
-from kompakt.errors import DataError, SchemeError
 from kompakt.network.capture import capture
 from kompakt.network.network import Network, holds_tensor
 from kompakt.observe import Calibration, calibrate
 from kompakt.observe.batches import InputBinding, micro_batches, samples_at_once
-from kompakt.progress import Event, listening
 
 from .test_statistics import assert_same
-
-
-class Images(nn.Module):
-    """Depthwise and pointwise convolutions, a residual add, a flatten that is a view."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.stem = nn.Conv2d(3, 24, 3, 2, 1)
-        self.bn = nn.BatchNorm2d(24)
-        self.depthwise = nn.Conv2d(24, 24, 3, 1, 1, groups=24)
-        self.pointwise = nn.Conv2d(24, 24, 1)
-        self.head = nn.Linear(24 * 16, 10)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = torch.relu(self.bn(self.stem(x)))
-        x = torch.relu(x + self.pointwise(nn.functional.relu6(self.depthwise(x))))
-        x = nn.functional.adaptive_avg_pool2d(x, 4)
-        return self.head(x.view(x.shape[0], -1))
-
-
-class Words(nn.Module):
-    """Embedding, attention, two inputs."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.embedding = nn.Embedding(50, 16)
-        self.encoder = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True)
-        self.head = nn.Linear(16, 4)
-
-    def forward(self, ids: Tensor, weight: Tensor) -> Tensor:
-        return self.head(self.encoder(self.embedding(ids)) * weight[..., None])
-
-
-@pytest.fixture(scope="module")
-def images() -> Network:
-    torch.manual_seed(0)
-    model = Images()
-    with torch.no_grad():
-        model.stem.weight[5] = 0.0
-        model.stem.bias[5] = 0.0
-        model.bn.bias[5] = -1.0
-    return capture(model.eval(), torch.randn(2, 3, 32, 32))
-
-
-@pytest.fixture(scope="module")
-def words() -> Network:
-    torch.manual_seed(0)
-    example = {"ids": torch.randint(0, 50, (2, 6)), "weight": torch.rand(2, 6)}
-    lengths = {"ids": {1: "length"}, "weight": {1: "length"}}
-    return capture(Words().eval(), example, dynamic=lengths)
 
 
 def every_edge(network: Network) -> dict[str, str]:
@@ -289,98 +235,6 @@ def test_max_samples(images: Network) -> None:
     assert found.statistics["stem"].samples == 21
 
 
-def with_bad(value: float, name: str = "x") -> Iterator[Tensor]:
-    yield photos(4)
-    bad = photos(4)
-    bad[2, 1, 3, 3] = value
-    yield bad
-
-
-@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-def test_bad_inputs_are_refused_by_batch_and_name(images: Network, value: float) -> None:
-    with pytest.raises(DataError, match="'x' of calibration batch 1") as caught:
-        calibrate(images, every_edge(images), with_bad(value))
-    assert caught.value.code == "K332"
-
-
-def test_values_that_overflow_inside_are_refused_by_site(images: Network) -> None:
-    network = copy.deepcopy(images)
-    with torch.no_grad():
-        network.stem.weight.mul_(1e35)
-    batches = [photos(3), photos(3), photos(3) * 1e5]
-    with pytest.raises(DataError, match="calibration batch 2") as caught:
-        calibrate(network, {"x": "x", "stem": "stem"}, batches)
-    assert caught.value.code == "K331"
-    assert caught.value.where == "stem"
-
-
-@pytest.mark.parametrize("batches", [[], [torch.empty(0, 3, 32, 32)]], ids=["none", "no sample"])
-def test_no_data_is_refused(images: Network, batches: list[Tensor]) -> None:
-    with pytest.raises(DataError) as caught:
-        calibrate(images, {"stem": "stem"}, batches)
-    assert caught.value.code in ("K330", "K133")
-
-
-def test_batches_that_do_not_fit(images: Network, words: Network) -> None:
-    wrong = [
-        (images, [photos(2)[..., :7, :7].int()]),
-        (images, [{"y": photos(2)}]),
-        (images, [(photos(2), torch.zeros(2))]),
-        (words, [sentences(2, 4) | {"weight": torch.rand(3, 4)}]),
-    ]
-    for network, batches in wrong:
-        with pytest.raises(DataError):
-            calibrate(network, {}, batches)
-
-
-def test_unknown_and_unsuitable_sites(words: Network) -> None:
-    with pytest.raises(SchemeError, match="head_1") as caught:
-        calibrate(words, {"head": "head_1"}, [sentences(2, 4)])
-    assert "head" in caught.value.help
-    with pytest.raises(DataError, match=r"ids") as refused:
-        calibrate(words, {"ids": "ids"}, [sentences(2, 4)])
-    assert (caught.value.code, refused.value.code) == ("K334", "K334")
-
-
-def test_one_sample_works_and_is_said_to_be_unreliable(images: Network) -> None:
-    events: list[Event] = []
-    with listening(events.append):
-        found = calibrate(images, {"stem": "stem"}, [photos(1)])
-    assert found.samples == 1
-    notes = [event.message for event in events if event.kind == "note"]
-    assert len(notes) == 1
-    assert "unreliable" in notes[0]
-    events.clear()
-    with listening(events.append):
-        calibrate(images, {"stem": "stem"}, [photos(4), photos(4)])
-    assert [event.kind for event in events] == ["start", "advance", "advance", "end"]
-    assert events[0].total == 2
-
-
-def test_the_network_is_as_before_even_after_an_interruption() -> None:
-    network = capture(Images(), photos(2))
-    network.train()
-    network.bn.eval()
-    before = {name: p.clone() for name, p in network.state_dict().items()}
-    modes = {name: m.training for name, m in nn.Module.named_modules(network)}
-    code = network.code
-
-    def interrupted() -> Iterator[Tensor]:
-        yield photos(8)
-        raise KeyboardInterrupt
-
-    events: list[Event] = []
-    with listening(events.append), pytest.raises(KeyboardInterrupt):
-        calibrate(network, every_edge(network), interrupted())
-    assert events[-1].kind == "end"
-    assert {name: m.training for name, m in nn.Module.named_modules(network)} == modes
-    assert network.code == code
-    for name, value in network.state_dict().items():
-        assert torch.equal(value, before[name]), name
-    calibrate(network, every_edge(network), [photos(2)])
-    assert {name: m.training for name, m in nn.Module.named_modules(network)} == modes
-
-
 def test_dropout_and_batch_statistics_are_off() -> None:
     torch.manual_seed(0)
     network = capture(
@@ -415,16 +269,6 @@ def test_activations_are_freed_as_it_goes() -> None:
     taps = {n.name: n.name for n in graph.graph.nodes if n.target == torch.ops.aten.mul.Tensor}
     calibrate(graph, taps | {"watched": watched.name}, [torch.randn(1, 7, 111, 101)])
     assert live[0] <= 4
-
-
-def test_calibrations_of_different_sites_do_not_merge(images: Network) -> None:
-    x = [photos(2)]
-    one = calibrate(images, {"stem": "stem"}, x)
-    other = calibrate(images, {"stem": "stem", "head": "head"}, x)
-    with pytest.raises(DataError, match="merging") as caught:
-        one.merge(other)
-    assert caught.value.code == "K336"
-    assert "head" in caught.value.why
 
 
 def test_two_sites_may_share_a_node_and_sites_may_have_any_name(images: Network) -> None:

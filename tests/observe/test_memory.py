@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -30,7 +31,12 @@ print(next(line for line in status if line.startswith("VmHWM")).split()[1])
 
 def peak_bytes(samples: int) -> int:
     done = subprocess.run(
-        [sys.executable, "-c", CHILD, str(samples)], capture_output=True, text=True, check=True
+        [sys.executable, "-c", CHILD, str(samples)],
+        capture_output=True,
+        text=True,
+        check=True,
+        # Tensors go back to the system when freed, so that the peak is not the allocator's history.
+        env={**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536"},
     )
     return int(done.stdout) * 1024
 
@@ -38,4 +44,4 @@ def peak_bytes(samples: int) -> int:
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux's /proc")
 def test_ten_times_the_samples_need_the_same_memory() -> None:
-    assert peak_bytes(2000) - peak_bytes(200) < 10e6
+    assert peak_bytes(2000) - peak_bytes(200) < 5e6

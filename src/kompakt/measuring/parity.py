@@ -40,12 +40,15 @@ class Tolerances:
         integer_share: Share of codes that may differ where an integer kernel feeds the quantizer.
         float_share: The same where a float operator feeds it (two runtimes' exponentials differ in the last bit).
         float_step: By how many codes such a code may differ.
+        wide_step: The same for formats of more than 8 bits, whose steps are as small as the rounding of a float
+            kernel; any share of those may differ by so much.
         output_error: Relative error of the outputs, ‖runtime − referee‖ / ‖referee‖.
     """
 
     integer_share: float = 0.0
     float_share: float = 1e-3
     float_step: int = 1
+    wide_step: int = 2
     output_error: float = 1e-5
 
 
@@ -55,6 +58,7 @@ class SiteParity:
 
     site: str
     fed_by: Fed
+    bits: int = 8
     codes: int = 0
     differing: int = 0
     largest: int = 0
@@ -74,6 +78,8 @@ class SiteParity:
     def within(self, tolerances: Tolerances) -> bool:
         """Whether it is acceptable."""
         share = self.differing / max(1, self.codes)
+        if self.bits > 8:
+            return self.largest <= tolerances.wide_step
         if self.fed_by == "integer":
             return share <= tolerances.integer_share
         return share <= tolerances.float_share and self.largest <= tolerances.float_step
@@ -172,8 +178,15 @@ class _Comparison:
 
     def __init__(self, placed: Network, written: Written, rules: Rules) -> None:
         self.placed, self.written = placed, written
-        fed = {s: _fed_by(placed, n, rules) for s, n in quantizer_calls(placed).items()}
-        self.free = {s: SiteParity(site=s, fed_by=fed[s]) for s in written.codes}
+        calls = {s: n for s, n in quantizer_calls(placed).items() if s in written.codes}
+        self.free = {
+            site: SiteParity(
+                site=site,
+                fed_by=_fed_by(placed, call, rules),
+                bits=quantizer_of(placed, call).format.bits,
+            )
+            for site, call in calls.items()
+        }
         self.forced = dict(self.free)
         self.samples = 0
         self.error2 = self.norm2 = 0.0

@@ -61,7 +61,7 @@ def capture(
         The network; :attr:`Network.notes` says what the user should know about it.
 
     Raises:
-        CaptureError: K100–K107 when the model cannot be followed; names the line of the model's
+        CaptureError: K100–K109 when the model cannot be followed; names the line of the model's
             code.
         DataError: K104 when ``dynamic`` names an input or axis that does not exist.
     """

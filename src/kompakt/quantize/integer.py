@@ -63,7 +63,7 @@ class Sums(Pending):
     """Integer sums of a convolution, matrix product or average.
 
     Attributes:
-        sums: Exact integers, int32.
+        sums: Exact integers: int32, or int64 for codes of more than 8 bits.
         scale: float32 scale of the sums (input scale · weight scale), broadcastable to them.
         bias: A float bias added after scaling, where the kernel does so.
     """
@@ -227,44 +227,68 @@ def _layer(self: IntegerInterpreter, n: Node) -> Pending | None:
         return None
     if not isinstance(x, Codes):
         return None
-    assert layer.weight_codes is not None
     assert layer.weight_scale is not None
     scale, _ = x.quantizer.parameters_()
-    weight = layer.weight_codes.to(torch.float32)
+    weight = centred_weight(layer)
     is_linear = isinstance(layer, nn.Linear)
-    channels = -1 if is_linear else 1
-    sums = _exact_linear(x.centred(), weight) if is_linear else _exact_conv(layer, x, weight)
+    sums = _exact_linear(x, weight) if is_linear else _exact_conv(layer, x, weight)
     shape = [1] * sums.dim()
-    shape[channels] = -1
-    factor = (scale * layer.weight_scale).reshape(shape)
+    shape[-1 if is_linear else 1] = -1
+    factor = (scale * layer.weight_scale).expand(weight.shape[0]).reshape(shape)
     if layer.bias_codes is not None:
         return Sums(sums + layer.bias_codes.reshape(shape), factor)
-    return Sums(sums, factor, layer.bias)
+    if layer.bias is None:
+        return Sums(sums, factor)
+    bias = layer.bias.detach().reshape(shape)
+    if is_linear and x.values.dim() != 2:
+        return Sums(sums, factor, bias)
+    # A layer called with several input scales has one float bias, which is rounded for each call.
+    return Sums(sums + torch.round(bias / factor).to(torch.int32), factor)
 
 
-def _exact_linear(x: Tensor, weight_OI: Tensor) -> Tensor:
-    if weight_OI.shape[1] * 127 * 255 < EXACT_IN_FLOAT32:
-        return torch.nn.functional.linear(x, weight_OI).to(torch.int32)
-    return torch.nn.functional.linear(x.double(), weight_OI.double()).to(torch.int32)
+def centred_weight(layer: Treated) -> Tensor:
+    """Weight codes minus their zero points: float32 (exact), shape of the weight."""
+    assert layer.weight_codes is not None
+    assert layer.weight_zero_point is not None
+    codes, zero = layer.weight_codes.to(torch.float32), layer.weight_zero_point.to(torch.float32)
+    return codes - (zero.reshape([-1, *[1] * (codes.dim() - 1)]) if zero.dim() else zero)
+
+
+def _largest_product(x: Codes, weight: Tensor) -> float:
+    """The largest magnitude one code times one weight can have."""
+    fmt = x.quantizer.format
+    return max(1.0, (fmt.qmax - fmt.qmin) * float(weight.abs().max()))
+
+
+def _accumulator(x: Codes) -> torch.dtype:
+    """Kernels sum products of 8-bit codes in 32 bits; wider codes need more."""
+    return torch.int32 if x.quantizer.format.bits <= 8 else torch.int64
+
+
+def _exact_linear(x: Codes, weight_OI: Tensor) -> Tensor:
+    """The integer sums of a matrix product, computed in float32 where that is exact."""
+    values = x.centred()
+    if weight_OI.shape[1] * _largest_product(x, weight_OI) < EXACT_IN_FLOAT32:
+        return torch.nn.functional.linear(values, weight_OI).to(_accumulator(x))
+    return torch.nn.functional.linear(values.double(), weight_OI.double()).to(_accumulator(x))
 
 
 def _exact_conv(layer: Treated, x: Codes, weight: Tensor) -> Tensor:
     """The integer sums of a convolution, computed in float32 where that is exact."""
-    values = x.centred()
-    span = max(abs(x.quantizer.format.qmin), x.quantizer.format.qmax)
-    limit = int(EXACT_IN_FLOAT32 / (128 * span + 1) / max(1, weight[0, 0].numel()))
+    values, whole = x.centred(), _accumulator(x)
+    limit = int(EXACT_IN_FLOAT32 / _largest_product(x, weight) / max(1, weight[0, 0].numel()))
     inputs = weight.shape[1]
     convolve = layer._conv_forward
     if inputs <= limit:
-        return convolve(values, weight, None).to(torch.int32)  # type: ignore[operator, no-any-return]
+        return convolve(values, weight, None).to(whole)  # type: ignore[operator, no-any-return]
     if getattr(layer, "groups", 1) != 1 or limit < 1:
         exact = convolve(values.double(), weight.double(), None)  # type: ignore[operator]
-        return exact.to(torch.int32)  # type: ignore[no-any-return]
+        return exact.to(whole)  # type: ignore[no-any-return]
     total: Tensor | None = None
     for start in range(0, inputs, limit):
         piece = convolve(  # type: ignore[operator]
             values[:, start : start + limit], weight[:, start : start + limit], None
-        ).to(torch.int32)
+        ).to(whole)
         total = piece if total is None else total.add_(piece)
     assert total is not None
     return total

@@ -95,6 +95,19 @@ class Treated(nn.Module):
         codes = quantize(self.weight, scale, zero_point, fmt, granularity, site=self.site)
         return dequantize(codes, scale, zero_point, granularity)
 
+    def decoded_groups(self) -> Tensor:
+        """The weight of a frozen layer with one scale per group: float32, shape (I, O) as blocked kernels want it."""
+        granularity = self.treatment.granularity
+        assert isinstance(granularity, PerGroup)
+        weight: Tensor = torch.ops.kompakt.dequantize_blocked(
+            self.weight_codes,
+            self.weight_scale,
+            self.weight_zero_point if self.has_zero_point else None,
+            0,
+            granularity.size,
+        )
+        return weight
+
     def _decoded(self) -> Tensor:
         assert self.weight_codes is not None
         if self.stored_float:
@@ -103,15 +116,7 @@ class Treated(nn.Module):
         assert self.weight_zero_point is not None
         granularity = self.treatment.granularity
         if isinstance(granularity, PerGroup):
-            # Groups run along the input features; the runtime's blocked kernel wants (I, O).
-            blocked: Tensor = torch.ops.kompakt.dequantize_blocked(
-                self.weight_codes,
-                self.weight_scale,
-                self.weight_zero_point if self.has_zero_point else None,
-                0,
-                granularity.size,
-            ).t()
-            return blocked
+            return self.decoded_groups().t()
         axis = granularity.axis if isinstance(granularity, PerChannel) else PER_TENSOR
         if self.treatment.mode == "weight_only":
             # Plain arithmetic on constants: runtimes do it once, when they load the file.
@@ -199,8 +204,11 @@ class TreatedLinear(Treated, nn.Linear):  # type: ignore[misc]
             result: Tensor = torch.ops.kompakt.dynamic_linear(x, codes, scale, self.bias)
             return result
         if self.frozen and isinstance(self.treatment.granularity, PerGroup) and self.stage != "off":
-            result = torch.matmul(x, self.treated_weight().t())
-            return result if self.bias is None else result + self.bias
+            # Rank 3: ONNX Runtime makes a Gemm of some products of rank 2, which then decode the weights at every call.
+            rows = x.unsqueeze(0) if x.dim() == 2 else x
+            result = torch.matmul(rows, self.decoded_groups())
+            result = result if self.bias is None else result + self.bias
+            return result.squeeze(0) if x.dim() == 2 else result
         return F.linear(x, self.treated_weight(), self.treated_bias())
 
 

@@ -103,6 +103,9 @@ class Ladder:
             trial = self._try(candidate)
             self.trials.append(trial)
             note(f"{candidate.name}: {_summary(trial)}")
+            best = self.best()
+            if best is not None:
+                note(f"{best.candidate.name}: {_summary(best)}", task="best so far")
             if self._settles(trial):
                 break
         return self.best()

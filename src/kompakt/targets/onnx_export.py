@@ -14,6 +14,7 @@ import torch
 
 from kompakt.errors import TargetError
 from kompakt.network.network import Network
+from kompakt.network.rnn import whole_rnns
 from kompakt.quantize.quantizer import stage
 from kompakt.quantize.redundant import drop_redundant_activations_
 from kompakt.targets.onnx_attention import expand_attention_
@@ -35,9 +36,10 @@ def export_onnx(network: Network) -> ir.Model:
     try:
         with stage(network, "write"), _quietly(), torch.no_grad():
             flat = expand_attention_(drop_redundant_activations_(network.flat(), network))
-            program = torch.export.export(
-                flat, network.example_inputs(), dynamic_shapes=_dynamic_shapes(network)
-            )
+            with whole_rnns(flat):
+                program = torch.export.export(
+                    flat, network.example_inputs(), dynamic_shapes=_dynamic_shapes(network)
+                )
             exported = torch.onnx.export(
                 program,
                 dynamo=True,

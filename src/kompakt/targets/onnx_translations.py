@@ -17,6 +17,7 @@ import kompakt.network.ops
 import kompakt.numerics.ops
 import kompakt.quantize.operators  # noqa: F401  (all three register operators)
 from kompakt.numerics.ops import PER_TENSOR
+from kompakt.targets.onnx_rnn import translate_rnn
 
 OPSET = 21
 
@@ -73,5 +74,6 @@ def translations() -> dict[Any, Callable[..., Any]]:
         ops.dequantize_blocked.default: _dequantize_blocked,
         ops.dynamic_linear.default: _dynamic_linear,
         ops.global_average_pool.default: _global_average_pool,
+        ops.rnn.default: translate_rnn,
         torch.ops.aten.hardtanh.default: _hardtanh,
     }

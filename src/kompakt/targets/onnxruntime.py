@@ -22,12 +22,14 @@ from numpy.typing import NDArray
 
 from kompakt.errors import ArtifactError, TargetError
 from kompakt.network.interface import TensorSpec
+from kompakt.network.kinds import kind_of
 from kompakt.network.network import Network
 from kompakt.numerics.granularity import PerGroup
 from kompakt.quantize.kinds import NEAREST, PAD_WITH_VALUE, SCALED_ADD
 from kompakt.quantize.layers import Treated
 from kompakt.quantize.place import calls_by_quantizer
 from kompakt.quantize.rules import Rules
+from kompakt.targets.onnx_biases import round_biases
 from kompakt.targets.onnx_export import export_onnx
 from kompakt.targets.onnx_rewrites import (
     absorb_padding,
@@ -125,6 +127,7 @@ def write(network: Network) -> Written:
     codes = name_codes(model, sites)
     pad_codes(model)
     tidy(model)
+    round_biases(model)
     shield_float_weights(model)
     model.producer_name, model.producer_version = "kompakt", importlib.metadata.version("kompakt")
     return Written(files=_serialize(model), codes=codes, options=_options(network))
@@ -132,11 +135,15 @@ def write(network: Network) -> Written:
 
 def _options(network: Network) -> dict[str, str]:
     """Session settings the file must be loaded with."""
+    options: dict[str, str] = {}
     treated = (layer for _, layer in network.named_modules() if isinstance(layer, Treated))
     if any(isinstance(layer.treatment.granularity, PerGroup) for layer in treated):
         # By default the blocked kernel rounds activations to 8 bits as well; 1 keeps them float.
-        return {"session.qdq_matmulnbits_accuracy_level": "1"}
-    return {}
+        options["session.qdq_matmulnbits_accuracy_level"] = "1"
+    if any(kind_of(node) == "layer_norm" for node in network.graph.nodes):
+        # The fused kernel computes one value at a time: an addition and a normalisation are faster.
+        options["optimization.disable_specified_optimizers"] = "SkipLayerNormFusion"
+    return options
 
 
 def _four_bit_weights(network: Network) -> dict[str, str]:
@@ -248,7 +255,7 @@ def _session(
     settings = onnxruntime.SessionOptions()
     settings.intra_op_num_threads = threads
     settings.inter_op_num_threads = 1
-    settings.log_severity_level = 3
+    settings.log_severity_level = 4
     if optimized is not None:
         settings.optimized_model_filepath = str(optimized)
     for key, value in options.items():
