@@ -9,7 +9,7 @@ from benchmarks import models, sts
 from benchmarks.jobs import compressed, cpu_seconds, short_record, size_row, speed_row
 from benchmarks.outcome import Outcome, Row
 from benchmarks.setup import Setup
-from kompakt import Budget
+from kompakt import Budget, Result
 
 DYNAMIC = {"input_ids": {1: "sequence"}, "attention_mask": {1: "sequence"}}
 TIMED_LENGTH, LENGTH = 32, 64
@@ -17,32 +17,44 @@ TIMED_LENGTH, LENGTH = 32, 64
 CALIBRATION_PAIRS, BATCH = 64, 10
 
 
-def run(setup: Setup) -> Outcome:
-    """Calibrate on 128 training sentences, choose on other training pairs, report on ``dev``."""
-    entry = models.MODELS["minilm"]
+def splits(setup: Setup) -> dict[str, sts.PairBatches]:
+    """128 training sentences to calibrate on, other training pairs to choose on, ``dev`` to report."""
     chosen_on = 100 if setup.quick else 1000
     pairs = {
-        "calibration": sts.pairs(
-            setup.assets, "train", slice(CALIBRATION_PAIRS), length=TIMED_LENGTH
-        ),
-        "validation": sts.pairs(
-            setup.assets, "train", slice(1000, 1000 + chosen_on), length=LENGTH
-        ),
-        "test": sts.pairs(setup.assets, "dev", setup.some(1500, 150), length=LENGTH),
+        "calibration": ("train", slice(CALIBRATION_PAIRS), TIMED_LENGTH),
+        "validation": ("train", slice(1000, 1000 + chosen_on), LENGTH),
+        "test": ("dev", setup.some(1500, 150), LENGTH),
     }
-    data = {
-        split: sts.PairBatches(data=some, size=BATCH, labelled=split != "calibration")
-        for split, some in pairs.items()
+    return {
+        split: sts.PairBatches(
+            data=sts.pairs(setup.assets, source, rows, length=length),
+            size=BATCH,
+            labelled=split != "calibration",
+        )
+        for split, (source, rows, length) in pairs.items()
     }
-    result = compressed(
+
+
+def by_ladder(setup: Setup, name: str, **arguments: Any) -> Result:
+    """What comes of a budget, without a word about schemes or calibrators unless ``arguments`` say one."""
+    entry = models.MODELS["minilm"]
+    return compressed(
         setup,
-        "minilm",
+        name,
         entry.load(setup.assets),
         example_inputs=entry.example(),
         dynamic=DYNAMIC,
-        **data,
+        **splits(setup),
         metric=sts.METRIC,
-        budget=Budget(max_drop=0.004),
+        **arguments,
+    )
+
+
+def run(setup: Setup) -> Outcome:
+    """The ladder's choice under a budget; then plain static INT8, to see what it would have cost."""
+    result = by_ladder(setup, "minilm", budget=Budget(max_drop=0.004, min_speedup=2.6))
+    plain = by_ladder(
+        setup, "minilm-static", scheme="w8a8", budget=Budget(max_drop=0.004), measure_memory=False
     )
     record = result.record
     chosen = next((t["name"] for t in record.trials if t["outcome"] == "chosen"), "?")
@@ -57,40 +69,42 @@ def run(setup: Setup) -> Outcome:
             f"{record.baseline.metric:.4f}; the ladder chose: {chosen}; {record.verdict}",
         ),
         speed_row(result, at_least=2.6, others="minilm.speed"),
-        *_plain_static(record.trials),
+        size_row(result),
+        *_plain_static(plain),
+        _parity("the choice", record.parity or {}),
+        _parity("plain static", plain.record.parity or {}),
+    ]
+    details = {
+        "cpu_s": cpu_seconds(result),
+        "record": short_record(result),
+        "plain_static": short_record(plain),
+    }
+    return Outcome(rows=rows, details=details)
+
+
+def _plain_static(plain: Result) -> list[Row]:
+    """What plain static INT8 costs here, and what the report says about it."""
+    record = plain.record
+    return [
         Row(
-            what="the report says what static quantization costs here, and why",
+            what=f"for comparison, static W8A8 ({record.calibrator}) as it comes: Spearman drop",
+            figure=record.drop if record.drop is not None else "not measured",
+            interval=record.drop_interval,
+            note=f"speed {_text(record.speedup)}×",
+        ),
+        Row(
+            what="the report says why plain static quantization costs what it costs",
             figure="yes" if record.diagnosis else "no",
             target="it does",
             met=bool(record.diagnosis),
-            note=" ".join(record.diagnosis),
+            note="; ".join(record.diagnosis[:3]),
         ),
-        size_row(result),
-        _parity(record.parity or {}),
-    ]
-    return Outcome(
-        rows=rows, details={"cpu_s": cpu_seconds(result), "record": short_record(result)}
-    )
-
-
-def _plain_static(trials: Any) -> list[Row]:
-    """The figures of the best plain static trial, on the pairs used for choosing."""
-    plain = [t for t in trials if t["name"].startswith("static") and "," not in t["name"]]
-    return [
-        Row(
-            what=f"trial: {trial['name']}",
-            figure=trial["drop"] if trial["drop"] is not None else trial["outcome"],
-            interval=trial["drop_interval"],
-            note=f"Spearman drop on {trial['samples']} training pairs, output error "
-            f"{_text(trial['output_error'])}, speed {_text(trial['speedup'])}×",
-        )
-        for trial in plain
     ]
 
 
-def _parity(parity: Mapping[str, Any]) -> Row:
+def _parity(what: str, parity: Mapping[str, Any]) -> Row:
     return Row(
-        what="referee against ONNX Runtime: relative error of the output",
+        what=f"{what}: referee against ONNX Runtime, relative error of the output",
         figure=parity["output_relative_error"],
         at_most=1e-5,
         note=f"verdict: {parity['verdict']}; {parity['codes']:,} codes at {parity['quantizers']} "

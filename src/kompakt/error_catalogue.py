@@ -207,7 +207,8 @@ CATALOGUE: dict[str, Entry] = {
     ),
     "K109": Entry(
         title="not a module that can be captured",
-        explanation="Capturing follows the Python code of an nn.Module. Functions, scripted and traced modules have none "
+        explanation="Capturing follows the Python code of an nn.Module. Functions, scripted and traced modules "
+        "have none "
         "that could be followed.",
         remedy="pass the nn.Module itself, before torch.jit.script or torch.jit.trace; wrap a function in a module",
     ),
@@ -463,7 +464,8 @@ CATALOGUE: dict[str, Entry] = {
     ),
     "K340": Entry(
         title="a treatment that says too little or something unknown",
-        explanation="A treatment names a mode, a weight format and, where activations are quantized, an activation format.",
+        explanation="A treatment names a mode, a weight format and, where activations are quantized, an "
+        "activation format.",
         remedy="start from a preset such as w8a8() and change one thing",
     ),
     "K341": Entry(

@@ -12,6 +12,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 SCHEMA = 1
 
 
@@ -104,5 +106,7 @@ def _plain(value: Any) -> Any:
         return str(value)
     if isinstance(value, Sequence):
         return [_plain(v) for v in value]
+    if isinstance(value, np.generic | np.ndarray):
+        return _plain(value.tolist())
     number = float(value)
     return number if number == number and abs(number) != float("inf") else None

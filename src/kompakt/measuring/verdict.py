@@ -26,8 +26,7 @@ def verdict_text(
     if unmet:
         sentences.append(f"The budget is not met: {'; '.join(unmet)}.")
     sentences.append(accuracy_sentence(metric, comparison))
-    times = "smaller" if size_ratio >= 1 else "of the float model's size: it is larger"
-    sentences.append(f"The files are {size_ratio:.2f} times {times}.")
+    sentences.append(size_sentence(size_ratio))
     return " ".join(s for s in sentences if s)
 
 
@@ -46,6 +45,13 @@ def speed_sentence(latency: LatencyComparison | None) -> str:
     if low <= CLEARLY:
         return f"It buys no speed here: {span} the float speed in the same runtime."
     return f"It runs at {span} the float speed in the same runtime."
+
+
+def size_sentence(size_ratio: float) -> str:
+    """How much smaller, or larger, the files are."""
+    if size_ratio >= 1:
+        return f"The files are {size_ratio:.2f} times smaller."
+    return f"The files are LARGER than the float model's: {1 / size_ratio:.2f} times their size."
 
 
 def accuracy_sentence(metric: str | None, comparison: Comparison | None) -> str:

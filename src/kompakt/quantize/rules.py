@@ -1,7 +1,7 @@
 """What a runtime can execute, as data: placement reads it, targets fill it in.
 
-Kinds are those of :func:`kompakt.quantize.kinds.placing_kind`. Adding a runtime means writing one :class:`Rules` value, never
-another placement algorithm.
+Kinds are those of :func:`kompakt.quantize.kinds.placing_kind`. Adding a runtime means writing one :class:`Rules`
+value, never another placement algorithm.
 """
 
 from __future__ import annotations

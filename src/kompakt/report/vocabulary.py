@@ -19,6 +19,7 @@ WORDS: dict[str, tuple[str, str]] = {
     "granularity.groups": ("groups of {size}", "每组 {size} 个"),
     "granularity.per_token": ("per token", "逐词元"),
     "fed_by.integer": ("integer kernel", "整数算子"),
+    "fed_by.table": ("look-up table", "查表"),
     "fed_by.float": ("float kernel", "浮点算子"),
     "outcome.not tried": ("not tried", "未尝试"),
     "outcome.chosen": ("chosen", "选中"),

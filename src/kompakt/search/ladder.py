@@ -6,6 +6,7 @@ done once, on data the ladder never saw.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ from kompakt.measuring.data import Batch
 from kompakt.measuring.latency import LatencyComparison, compare_latency
 from kompakt.network.layers import layers
 from kompakt.progress import note
+from kompakt.schemes import float32
 from kompakt.search.budget import Budget
 from kompakt.search.candidates import Candidate, with_bias_correction, without_data
 from kompakt.search.ranking import RANKING_SAMPLES, hybrids, rank_calibrators
@@ -112,7 +114,7 @@ class Ladder:
 
     def best(self) -> Trial | None:
         """The best trial so far: within the budget the fastest, else the one that comes closest."""
-        built = [t for t in self.trials if t.build is not None]
+        built = [t for t in self.trials if t.build is not None and t.outcome != "failed"]
         within = [t for t in built if not t.over and t.outcome != "dropped early"]
         if within:
             return prefer(within)
@@ -122,6 +124,8 @@ class Ladder:
         if self.fixed:
             yield from self.fixed
             return
+        if self.level == 0:
+            yield Candidate(name="float", level=0, scheme=float32(), why="nothing is compressed")
         if self.level >= 1:
             yield from self._level_one()
         if self.level >= 2 and self.bench.has_data:
@@ -251,7 +255,12 @@ def prefer(trials: Sequence[Trial]) -> Trial:
         alike = [t for t in alike if t.latency and t.latency.ratio >= fastest * (1 - ALIKE)]
     smallest = min(t.build.written.size_bytes for t in alike if t.build)
     alike = [t for t in alike if t.build and t.build.written.size_bytes <= smallest * (1 + ALIKE)]
-    return min(alike, key=lambda t: float("inf") if t.output_error is None else t.output_error)
+    return min(alike, key=_unfaithfulness)
+
+
+def _unfaithfulness(trial: Trial) -> float:
+    error = trial.output_error
+    return error if error is not None and math.isfinite(error) else math.inf
 
 
 def _distance(trial: Trial) -> tuple[int, float]:

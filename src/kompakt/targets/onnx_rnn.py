@@ -10,9 +10,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from onnxscript import opset21 as op
+from onnxscript import opset21
 
 from kompakt.errors import TargetError
+
+op: Any = opset21
+"""Untyped: its stubs know concrete element types only."""
 
 _GATES = {"LSTM": (0, 3, 1, 2), "GRU": (1, 0, 2), "RNN_TANH": (0,), "RNN_RELU": (0,)}
 _BATCH_SECOND = (1, 0, 2)

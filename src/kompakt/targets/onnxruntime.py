@@ -178,6 +178,7 @@ _DTYPES = {
     "tensor(float16)": torch.float16,
     "tensor(int64)": torch.int64,
     "tensor(int32)": torch.int32,
+    "tensor(int16)": torch.int16,
     "tensor(int8)": torch.int8,
     "tensor(uint8)": torch.uint8,
     "tensor(bool)": torch.bool,
@@ -274,21 +275,51 @@ def _session(
 
 def probe(path: Path, options: Mapping[str, str], codes: Sequence[str]) -> Session:
     """Load a model so that the named values come out beside its outputs."""
-    model = onnx.load(str(path))
-    existing = {output.name for output in model.graph.output}
+    return Session(_session(_with_visible(path, codes), _beside(path, options), threads=1))
+
+
+def kernels(path: Path, options: Mapping[str, str], codes: Sequence[str]) -> dict[str, str]:
+    """The operator that makes each named value, after all of ONNX Runtime's own optimizations."""
+    graph = _optimized(_with_visible(path, codes), _beside(path, options))
+    makers = {output: node for node in graph.node for output in node.output}
+    found = {}
     for name in codes:
-        if name not in existing:
-            model.graph.output.append(onnx.ValueInfoProto(name=name))
-    return Session(_session(model.SerializeToString(), options, threads=1))
+        maker = makers.get(name)
+        while maker is not None and maker.op_type == "Transpose":  # the layout its kernels prefer
+            maker = makers.get(maker.input[0])
+        found[name] = maker.op_type if maker is not None else ""
+    return found
 
 
 def operators(path: Path, options: Mapping[str, str]) -> dict[str, int]:
     """Count the operators ONNX Runtime executes after all its own optimizations."""
+    graph = _optimized(path, options)
+    return dict(sorted(Counter(node.op_type for node in graph.node).items()))
+
+
+def _with_visible(path: Path, codes: Sequence[str]) -> bytes:
+    """The model with the named values among its outputs; external data stays where it is."""
+    model = onnx.load(str(path), load_external_data=False)
+    existing = {output.name for output in model.graph.output}
+    model.graph.output.extend(
+        onnx.ValueInfoProto(name=name) for name in codes if name not in existing
+    )
+    content: bytes = model.SerializeToString()
+    return content
+
+
+def _beside(path: Path, options: Mapping[str, str]) -> dict[str, str]:
+    """Options that make a model loaded from memory find the external data beside ``path``."""
+    return {**options, "session.model_external_initializers_file_folder_path": str(path.parent)}
+
+
+def _optimized(model: Path | bytes, options: Mapping[str, str]) -> Any:
+    """The graph ONNX Runtime executes, without its weights."""
     with tempfile.TemporaryDirectory(prefix="kompakt-") as folder:
         optimized = Path(folder) / "optimized.onnx"
-        _session(path, options, 1, optimized)
-        graph = onnx.load(str(optimized), load_external_data=False).graph
-    return dict(sorted(Counter(node.op_type for node in graph.node).items()))
+        beside = {"session.optimized_model_external_initializers_file_name": "weights"}
+        _session(model, {**options, **beside}, 1, optimized)
+        return onnx.load(str(optimized), load_external_data=False).graph
 
 
 def memory_job(path: str, options: Mapping[str, str], inputs: str) -> Callable[[], object]:
@@ -320,6 +351,7 @@ ONNXRUNTIME = Target(
     write=write,
     load=load,
     probe=probe,
+    kernels=kernels,
     operators=operators,
     memory_job="kompakt.targets.onnxruntime:memory_job",
     version=version,

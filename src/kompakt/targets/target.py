@@ -79,6 +79,7 @@ class Target:
         write: Writes a frozen (or untouched float) network.
         load: Loads a model file with the options it was written with, for so many threads.
         probe: Loads it so that the codes of all quantizers come out as well: (path, options, codes) to Runnable.
+        kernels: For each value that holds codes, the operator the runtime makes it with: (path, options, codes).
         operators: Counts the operators the runtime really executes: (path, options) to counts.
         memory_job: ``module:function`` that, in a fresh process, prepares loading and running a file once.
         version: The installed version, or None when the runtime is not installed.
@@ -89,6 +90,7 @@ class Target:
     write: Callable[[Network], Written]
     load: Callable[..., Runnable]
     probe: Callable[[Path, Mapping[str, str], Sequence[str]], Runnable]
+    kernels: Callable[[Path, Mapping[str, str], Sequence[str]], dict[str, str]]
     operators: Callable[[Path, Mapping[str, str]], dict[str, int]]
     memory_job: str
     version: Callable[[], str | None]
