@@ -26,11 +26,18 @@ with claim_output(sys.argv[1]):
 """
 
 
+def _hear_interrupts() -> None:
+    # A suite started in the background ignores Ctrl-C, and its children would inherit that.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.fixture
 def held(tmp_path: Path) -> subprocess.Popen[str]:
     """Another process that holds ``tmp_path / "out"``."""
     command = [sys.executable, "-c", HOLDER, str(tmp_path / "out")]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, preexec_fn=_hear_interrupts
+    ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "held\n"
         yield process

@@ -10,6 +10,6 @@ import pytest
 
 @pytest.mark.parametrize("name", ["statistics", "metrics", "data.source"])
 def test_examples(name: str) -> None:
-    found = doctest.testmod(importlib.import_module(f"kompakt.measure.{name}"))
+    found = doctest.testmod(importlib.import_module(f"kompakt.measuring.{name}"))
     assert found.attempted > 0
     assert found.failed == 0

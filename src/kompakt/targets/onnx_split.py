@@ -50,7 +50,8 @@ def _replace(
 
 def _sizes(node: ir.Node) -> list[int] | None:
     """The sizes of all parts, or None when they are not constant."""
-    wanted = ir.convenience.get_const_tensor(node.inputs[1]) if len(node.inputs) > 1 else None
+    given = node.inputs[1] if len(node.inputs) > 1 else None
+    wanted = ir.convenience.get_const_tensor(given) if given is not None else None
     if wanted is None or node.inputs[0] is None or node.inputs[0].shape is None:
         return None
     if wanted.numpy().ndim:
