@@ -2,7 +2,7 @@
 
     python -m benchmarks.capture [--json FILE] [--only NAME ...] [--assets DIR]
 
-Writes ``benchmarks/results/capture.json`` and prints a table. Every figure is measured: the network
+Prints a table; ``python -m benchmarks.run --only capture`` keeps it. Every figure is measured: the network
 is compared with the model at the shapes it was captured with, at another batch and, where the
 length may change, at another length; in train mode with the same seed; and after capturing the
 network once more.
@@ -33,7 +33,6 @@ from kompakt.network.layers import layers
 from kompakt.network.network import Network
 
 SEED = 0
-RESULTS = Path(__file__).parent / "results" / "capture.json"
 
 
 def measure(architecture: Architecture) -> dict[str, Any]:
@@ -112,12 +111,12 @@ class RealModel(Architecture):
 
 def real_models(assets: Path) -> dict[str, Architecture]:
     """The benchmark models with trained weights, at their own input shapes."""
-    from benchmarks.models import MODELS
+    from benchmarks.models import MODELS, load_minilm
 
-    def as_architecture(name: str) -> Architecture:
+    def as_architecture(name: str, eager: bool = False) -> Architecture:
         entry = MODELS[name]
         example = entry.example()
-        model = entry.load(assets)
+        model = load_minilm(assets, attention="eager") if eager else entry.load(assets)
         if isinstance(example, Mapping):
             tensors, dynamic = dict(example), {key: {1: "sequence"} for key in example}
         else:
@@ -135,7 +134,8 @@ def real_models(assets: Path) -> dict[str, Architecture]:
             dynamic=dynamic,
         )
 
-    return {name: as_architecture(name) for name in MODELS}
+    eager = {"minilm (eager attention)": as_architecture("minilm", eager=True)}
+    return {name: as_architecture(name) for name in MODELS} | eager
 
 
 def _parameter_names(model: nn.Module) -> list[str]:
@@ -179,7 +179,7 @@ def line(row: Mapping[str, Any]) -> str:
 def main() -> None:
     """Run everything, or what is asked for."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", type=Path, default=RESULTS)
+    parser.add_argument("--json", type=Path, help="write the figures to this file")
     parser.add_argument("--only", nargs="*", default=None)
     parser.add_argument("--assets", type=Path, default=os.environ.get("KOMPAKT_ASSETS"))
     options = parser.parse_args()
@@ -190,10 +190,10 @@ def main() -> None:
     if options.only:
         chosen = {name: chosen[name] for name in options.only}
     rows = run(chosen, print)
-    options.json.parent.mkdir(parents=True, exist_ok=True)
     result = {"benchmark": "capture", "seed": SEED, "environment": environment(), "rows": rows}
-    options.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    print(f"{sum(not row['failed'] for row in rows)} of {len(rows)} captured; {options.json}")
+    if options.json:
+        options.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    print(f"{sum(not row['failed'] for row in rows)} of {len(rows)} captured")
 
 
 if __name__ == "__main__":

@@ -94,9 +94,10 @@ def _every_figure(result: Result) -> Iterator[str]:
             aim = {None: "", True: ": met", False: ": **not met**"}[row.get("met")]
             target = f"{row['target']}{aim}" if row.get("target") else DASH
             yield _line([row["what"] + note, _measured(row), target, _others(row)])
-    elif rows and "equal" in rows[0]:
-        yield from _captured(rows)
     yield ""
+    if architectures := (result.get("details") or {}).get("architectures"):
+        yield from _captured(architectures)
+        yield ""
     yield _measured_when(result)
     yield ""
 

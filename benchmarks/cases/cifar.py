@@ -73,7 +73,7 @@ def benchmark(name: str, *, agree: float, speed: float) -> Callable[[Setup], Out
         count = (record.metric or {}).get("n")
         rows = [
             Row(
-                what="top-1 agreement with float",
+                what="agreement with float (top-1)",
                 figure=points(record.agreement or 0.0),
                 unit="%",
                 at_least=agree,
@@ -82,7 +82,7 @@ def benchmark(name: str, *, agree: float, speed: float) -> Callable[[Setup], Out
             ),
             speed_row(result, at_least=speed, others=f"{name}.speed"),
             Row(
-                what="top-1 drop",
+                what="drop of top-1",
                 figure=points(record.drop or 0.0),
                 unit="points",
                 interval=[points(v) for v in record.drop_interval or ()],
@@ -93,6 +93,7 @@ def benchmark(name: str, *, agree: float, speed: float) -> Callable[[Setup], Out
             parity_row(result),
         ]
         details = {
+            "title": f"ResNet-{name.removeprefix('resnet')}, CIFAR-10",
             "top1_lossless_test": top1["value"],
             "cpu_s": cpu_seconds(result),
             "record": short_record(result),

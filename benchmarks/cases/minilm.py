@@ -11,6 +11,8 @@ from benchmarks.outcome import Outcome, Row
 from benchmarks.setup import Setup
 from kompakt import Budget, Result
 
+TITLE = "MiniLM sentence embeddings, STS-B"
+
 DYNAMIC = {"input_ids": {1: "sequence"}, "attention_mask": {1: "sequence"}}
 TIMED_LENGTH, LENGTH = 32, 64
 """Tokens: the length speed is measured at (that of the calibration sentences), and of evaluation."""
@@ -60,7 +62,7 @@ def run(setup: Setup) -> Outcome:
     chosen = next((t["name"] for t in record.trials if t["outcome"] == "chosen"), "?")
     rows = [
         Row(
-            what="Spearman drop",
+            what="drop of Spearman",
             figure=record.drop if record.drop is not None else "not measured",
             at_most=0.004,
             interval=record.drop_interval,
@@ -75,6 +77,7 @@ def run(setup: Setup) -> Outcome:
         _parity("plain static", plain.record.parity or {}),
     ]
     details = {
+        "title": TITLE,
         "cpu_s": cpu_seconds(result),
         "record": short_record(result),
         "plain_static": short_record(plain),
@@ -104,7 +107,7 @@ def _plain_static(plain: Result) -> list[Row]:
 
 def _parity(what: str, parity: Mapping[str, Any]) -> Row:
     return Row(
-        what=f"{what}: referee against ONNX Runtime, relative error of the output",
+        what=f"integer referee against ONNX Runtime, {what}: relative error of the output",
         figure=parity["output_relative_error"],
         at_most=1e-5,
         note=f"verdict: {parity['verdict']}; {parity['codes']:,} codes at {parity['quantizers']} "

@@ -21,6 +21,8 @@ from benchmarks.outcome import Outcome, Row
 from benchmarks.setup import Setup
 from kompakt import Budget, Result
 
+TITLE = "MobileNetV1-0.75, ImageNet"
+
 BATCH = 20
 
 
@@ -55,7 +57,7 @@ def run(setup: Setup) -> Outcome:
     agree = agreement(result, float_file(setup, "mobilenet_v1_075"), unseen)
     rows = [
         Row(
-            what="top-1 agreement with float",
+            what="agreement with float (top-1)",
             figure=points(agree["share"]),
             unit="%",
             at_least=91.0,
@@ -64,7 +66,7 @@ def run(setup: Setup) -> Outcome:
             note=f"{agree['n']} photos that were not used to calibrate",
         ),
         Row(
-            what="top-1 drop",
+            what="drop of top-1",
             figure=points(record.drop or 0.0),
             unit="points",
             at_most=0.5,
@@ -76,5 +78,10 @@ def run(setup: Setup) -> Outcome:
         size_row(result, "mobilenet.size"),
         parity_row(result),
     ]
-    details = {"agreement": agree, "cpu_s": cpu_seconds(result), "record": short_record(result)}
+    details = {
+        "title": TITLE,
+        "agreement": agree,
+        "cpu_s": cpu_seconds(result),
+        "record": short_record(result),
+    }
     return Outcome(rows=rows, details=details)

@@ -20,6 +20,8 @@ from kompakt.search.candidates import static
 from kompakt.search.workbench import Workbench
 from kompakt.targets import get_target
 
+TITLE = "Parity: static W8A8 of five models"
+
 CALIBRATOR = "mse"
 OTHERS = {"mobilenet_v1_075": "parity.mobilenet"}
 
@@ -84,5 +86,5 @@ def run(setup: Setup) -> Outcome:
             found[name] = certificate(name, setup, Path(scratch)).to_json()
     return Outcome(
         rows=[row(name, parity) for name, parity in found.items()],
-        details={"scheme": "w8a8", "calibrator": CALIBRATOR, "parity": found},
+        details={"title": TITLE, "scheme": "w8a8", "calibrator": CALIBRATOR, "parity": found},
     )
