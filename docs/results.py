@@ -74,7 +74,8 @@ def _one_row_a_model(found: list[Result], language: str) -> Iterator[str]:
 
 
 def _starting(rows: list[Row], beginnings: tuple[str, ...]) -> Row | None:
-    return next((row for row in rows if str(row.get("what", "")).startswith(beginnings)), None)
+    """The first row whose subject names one of the words (``top-1 drop`` and ``Spearman drop`` are drops)."""
+    return next((r for r in rows if any(b in str(r.get("what", "")) for b in beginnings)), None)
 
 
 def _title(result: Result) -> str:

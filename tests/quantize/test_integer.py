@@ -217,7 +217,7 @@ def test_sums_beyond_float32_stay_exact(tmp_path: object) -> None:
     layer = nn.Linear(3000, 8)
     with torch.no_grad():
         layer.weight.copy_(torch.rand(8, 3000) * 0.01 + 0.99)
-    body = Net(lambda s, x: s.head(F.relu(s.a(x))), a=layer, head=nn.Linear(8, 4)).eval()
+    body = Net(lambda s, x: s.a(x), a=layer).eval()
     bright = [Batch({"x": 1 - 0.01 * grid(3, 3000, seed=s).abs()}, None, 3) for s in range(2)]
     made = deploy(inference_form(capture(body, bright[0].inputs["x"])), bright)
     assert EXACT_IN_FLOAT32 * 5 < 3000 * 126 * 250
@@ -277,15 +277,16 @@ def test_what_the_scheme_keeps_in_float_the_runtime_computes_with_float_weights(
 ) -> None:
     """Left to itself, ONNX Runtime rounds such weights to 8 bits where codes come in and go out."""
     body = Net(
-        lambda s, x: s.c(s.up(s.b(s.a(x)))),
-        a=conv(3, 6), b=conv(6, 6), up=nn.ConvTranspose2d(6, 6, 2, 2), c=conv(6, 4),
+        lambda s, x: s.d(s.up(s.c(s.b(s.a(x))))),
+        a=conv(3, 6), b=conv(6, 6), c=conv(6, 6), up=nn.ConvTranspose2d(6, 6, 2, 2), d=conv(6, 4),
     ).eval()  # fmt: skip
     batches = [Batch({"x": grid(3, 3, 8, 8, seed=s)}, None, 3) for s in range(2)]
     captured = inference_form(capture(body, batches[0].inputs["x"]))
     made = deploy(captured, batches, w8a8(keep_float=("b.*",)))
     path = made.written.save(tmp_path)  # type: ignore[arg-type]
     makers = kernels(path, made.written.options, list(made.written.codes.values()))
-    assert makers[made.written.codes["b.2"]] == "QuantizeLinear"
+    assert makers[made.written.codes["b.2"]] == makers[made.written.codes["up"]] == "QuantizeLinear"
+    assert makers[made.written.codes["c.2"]] == "QLinearConv"
     for batch in batches:
         theirs, _ = runtime_codes(made, tmp_path, batch)
         ours, _ = referee_codes(made, batch)
