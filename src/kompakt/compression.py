@@ -18,7 +18,7 @@ from kompakt.certification import Certified, certify_trial
 from kompakt.errors import BudgetError, UsageError
 from kompakt.measuring.accuracy import PairedEvaluation
 from kompakt.measuring.data import Prepared, hold_in_memory, prepare
-from kompakt.measuring.environment import environment
+from kompakt.measuring.environment import resolved_isa
 from kompakt.measuring.metrics import get_metric
 from kompakt.measuring.record import Record
 from kompakt.network.capture import capture
@@ -121,7 +121,7 @@ def compress(
         metric=metric,
         budget=budget or Budget(),
         target=target,
-        isa=_isa(isa),
+        isa=resolved_isa(isa),
         level=level,
         scheme=get_scheme(scheme) if isinstance(scheme, str) else scheme,
         calibrator=calibrator,
@@ -139,10 +139,6 @@ def compress(
         return _Job(options, Path(scratch), claim).run(
             model, example_inputs, dynamic, calibration, validation, test
         )
-
-
-def _isa(isa: str) -> str:
-    return str(environment()["isa"]) if isa == "auto" else isa
 
 
 def _check(options: Options, calibration: object, validation: object) -> None:

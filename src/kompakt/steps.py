@@ -9,7 +9,7 @@ kompakt.measure("model.onnx", data, "top1")
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from kompakt.errors import ArtifactError, SchemeError
 from kompakt.measuring.accuracy import evaluate_together
 from kompakt.measuring.comparison import compare
 from kompakt.measuring.data import prepare
-from kompakt.measuring.environment import environment
+from kompakt.measuring.environment import resolved_isa
 from kompakt.measuring.metrics import get_metric
 from kompakt.measuring.sites import site_rows
 from kompakt.network.capture import capture
@@ -38,7 +38,7 @@ from kompakt.quantize.place import place as place_by_rules
 from kompakt.quantize.place import plan_of
 from kompakt.quantize.quantizer import stage
 from kompakt.quantize.ranges import set_ranges_
-from kompakt.schemes import Scheme, float32, get_scheme
+from kompakt.schemes import FLOAT, Scheme, float32, get_scheme
 from kompakt.targets import Written, get_target
 from kompakt.targets.target import Runnable
 
@@ -65,7 +65,7 @@ def place(
         TargetError: The runtime cannot execute one of its formats.
     """
     wanted = get_scheme(scheme) if isinstance(scheme, str) else scheme
-    rules = get_target(target).rules(_isa(isa))
+    rules = get_target(target).rules(resolved_isa(isa))
     return place_by_rules(inference_form(network), wanted, rules)
 
 
@@ -218,6 +218,7 @@ def inspect(
     target: str = "onnxruntime",
     isa: str = "auto",
     dynamic: Mapping[str, Mapping[int, str]] | None = None,
+    keep_float: Sequence[str] = (),
 ) -> list[dict[str, Any]]:
     """Every site of a model: what a scheme would do to it on a target, or why it stays float.
 
@@ -228,6 +229,7 @@ def inspect(
         target: The runtime.
         isa: Instruction set; ``auto`` is this machine's.
         dynamic: Further dynamic dimensions.
+        keep_float: Selectors of layers left in float.
 
     Returns:
         One row a site: ``name``, ``kind``, ``role``, ``format``, ``why_float``, and for layers ``shape``,
@@ -237,8 +239,10 @@ def inspect(
         model if isinstance(model, Network) else capture(model, example_inputs, dynamic=dynamic)
     )
     wanted = get_scheme(scheme) if isinstance(scheme, str) else scheme
+    for select in keep_float:
+        wanted = wanted.with_override(select, FLOAT)
     prepared = inference_form(network)
-    rules = get_target(target).rules(_isa(isa))
+    rules = get_target(target).rules(resolved_isa(isa))
     try:
         placed = place_by_rules(prepared, wanted, rules)
     except SchemeError as error:
@@ -246,10 +250,6 @@ def inspect(
             raise
         placed = place_by_rules(prepared, float32(), rules)
     return site_rows(placed, {row.name: row for row in layers(prepared)}, None)
-
-
-def _isa(isa: str) -> str:
-    return str(environment()["isa"]) if isa == "auto" else isa
 
 
 def _rows(inputs: Mapping[str, np.ndarray[Any, Any]]) -> int:

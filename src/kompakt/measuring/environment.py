@@ -115,6 +115,11 @@ def isa(flags: frozenset[str] | set[str]) -> str:
     return machine or "unknown"
 
 
+def resolved_isa(asked: str) -> str:
+    """The instruction set to write for: ``auto`` is this machine's."""
+    return isa(cpu_flags()) if asked == "auto" else asked
+
+
 def cpu_model() -> str:
     """The processor's name."""
     text = _read(Path("/proc/cpuinfo"))

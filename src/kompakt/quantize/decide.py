@@ -340,6 +340,8 @@ def _why_edge_is_float(node: Node, rules: Rules, kinds: dict[Node, str], decisio
         return "its layer quantizes its input at run time and hands out float"
     if treatment is not None:
         return "only the weights of its layer are compressed"
+    if kinds[start] in rules.static_layers:
+        return "its layer stays float"
     if kinds[start] == "input":
         return "no integer kernel reads it"
     if kinds[start] in rules.pass_through:
