@@ -61,7 +61,8 @@ def results() -> Iterator[Result]:
 
 def _one_row_a_model(found: list[Result], language: str) -> Iterator[str]:
     zh = language == "zh"
-    shown = [r for r in found if r.get("rows") and _starting(r["rows"], ("speed",)) is not None]
+    ours = (r for r in found if r.get("rows") and not str(r.get("name")).startswith("peers"))
+    shown = [r for r in ours if _starting(r["rows"], ("speed",)) is not None]
     headings = [WORDS["model"][language], *(column[zh] for column in README_COLUMNS)]
     yield _line(headings)
     yield "|---" * len(headings) + "|"

@@ -54,6 +54,7 @@ MAY_USE_A_RUNTIME = ("targets/", "sources/huggingface.py")
 LONG_FILES = {
     "src/kompakt/error_catalogue.py": "one table: an entry for each error code",
     "tests/quantize/test_decide.py": "one small network for every placement rule",
+    "tests/targets/test_onnx_rewrites.py": "every rewrite with what it does and what it leaves",
     "tests/numerics/test_reference_integer.py": "all integer kernels, tested on the same grids",
 }
 """Files over 400 lines, each with the reason why it is not split."""

@@ -17,6 +17,10 @@ def split_tensors(model: ir.Model) -> None:
             continue
         sizes = _sizes(node)
         parts = [(use.node, _index(use.node)) for use in node.outputs[0].uses()]
+        outputs = [index for part, index in parts if part.outputs[0].is_graph_output()]
+        # A part that is handed out twice would have to have two names.
+        if len(outputs) > len(set(outputs)):
+            continue
         if sizes is not None and all(index is not None for _, index in parts):
             _replace(model, node, sizes, [(part, int(index or 0)) for part, index in parts])
 
@@ -42,9 +46,12 @@ def _replace(
     model.graph.insert_after(node, split)
     for part, index in parts:
         output = split.outputs[index]
-        output.shape, output.type = part.outputs[0].shape, part.outputs[0].type
-        ir.convenience.replace_all_uses_with(part.outputs[0], output)
+        old = part.outputs[0]
+        output.shape, output.type = old.shape, old.type
+        kept = old.name if old.is_graph_output() else output.name
+        old.replace_all_uses_with(output, replace_graph_outputs=True)
         model.graph.remove(part, safe=True)
+        output.name = kept
     model.graph.remove(node, safe=True)
 
 

@@ -279,16 +279,35 @@ def probe(path: Path, options: Mapping[str, str], codes: Sequence[str]) -> Sessi
 
 
 def kernels(path: Path, options: Mapping[str, str], codes: Sequence[str]) -> dict[str, str]:
-    """The operator that makes each named value, after all of ONNX Runtime's own optimizations."""
+    """The operator that makes each named value, after all of ONNX Runtime's own optimizations.
+
+    Integer products that hand out float, so that a bias can be added before their codes are made, count as such.
+    """
     graph = _optimized(_with_visible(path, codes), _beside(path, options))
     makers = {output: node for node in graph.node for output in node.output}
     found = {}
     for name in codes:
-        maker = makers.get(name)
-        while maker is not None and maker.op_type == "Transpose":  # the layout its kernels prefer
-            maker = makers.get(maker.input[0])
+        maker = _walk_back(name, makers, ("Transpose",))  # the layout its kernels prefer
+        if maker is not None and maker.op_type == "QuantizeLinear":
+            inner = _walk_back(maker.input[0], makers, _EPILOGUE)
+            maker = inner if inner is not None and inner.op_type in _PRODUCTS else maker
         found[name] = maker.op_type if maker is not None else ""
     return found
+
+
+_PRODUCTS = ("MatMulIntegerToFloat", "QGemm")
+_EPILOGUE = ("Transpose", "Reshape", "Squeeze", "Unsqueeze", "Add", "Relu", "Clip")
+
+
+def _walk_back(name: str, makers: Mapping[str, Any], through: Sequence[str]) -> Any:
+    """The node that makes a value, past nodes of these types that compute from one tensor only."""
+    node = makers.get(name)
+    while node is not None and node.op_type in through:
+        inputs = [makers[i] for i in node.input if i in makers]
+        if len(inputs) != 1:
+            break
+        node = inputs[0]
+    return node
 
 
 def operators(path: Path, options: Mapping[str, str]) -> dict[str, int]:
