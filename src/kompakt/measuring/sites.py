@@ -93,7 +93,7 @@ def deployed_weight(layer: Treated) -> Tensor:
     """The weight the deployed layer computes with, in the layout of ``layer.weight``."""
     if layer.treatment.mode == "dynamic" and layer.weight_codes is not None:
         assert layer.weight_scale is not None
-        return layer.weight_codes.t().float() * layer.weight_scale[:, None]
+        return layer.weight_codes.t().float() * layer.weight_scale.reshape(-1, 1)
     return layer.treated_weight().detach()
 
 
@@ -171,7 +171,7 @@ def _histogram(
 def diagnose(rows: list[Row]) -> list[str]:
     """What the site table says about where accuracy goes, in sentences, worst first."""
     sentences: list[str] = []
-    for row in sorted(rows, key=lambda r: float(r.get("sqnr_db") or math.inf)):
+    for row in sorted(rows, key=_sqnr_or_infinity):
         sqnr, ratio = row.get("sqnr_db"), row.get("outlier_ratio")
         if not row.get("format") or sqnr is None or sqnr > 25.0 or len(sentences) >= 6:
             continue
@@ -185,3 +185,8 @@ def diagnose(rows: list[Row]) -> list[str]:
             what += f": {row['clipped_share']:.2%} of its values are clipped"
         sentences.append(what)
     return sentences
+
+
+def _sqnr_or_infinity(row: Row) -> float:
+    sqnr = row.get("sqnr_db")
+    return math.inf if sqnr is None else float(sqnr)

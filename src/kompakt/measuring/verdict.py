@@ -42,6 +42,8 @@ def speed_sentence(latency: LatencyComparison | None) -> str:
         )
     if high < 1:
         return f"It is SLOWER than the float model in the same runtime: {span} the speed."
+    if low <= CLEARLY < latency.ratio:
+        return f"It buys no speed here that is proven: {span} the float speed in the same runtime."
     if low <= CLEARLY:
         return f"It buys no speed here: {span} the float speed in the same runtime."
     return f"It runs at {span} the float speed in the same runtime."

@@ -1,0 +1,58 @@
+"""Choosing on one half and certifying on the other; what a budget calls broken."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from kompakt.errors import UsageError
+from kompakt.measuring.data import prepare
+from kompakt.network.interface import TensorSpec
+from kompakt.search.budget import Budget
+from kompakt.search.split import Half, first_rows
+
+SPECS = (TensorSpec("x", ("batch", 1), torch.float32),)
+
+
+def numbered(sizes: list[int], rows_per_label: int = 1) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    batches, start = [], 0
+    for size in sizes:
+        rows = torch.arange(start, start + size * rows_per_label, dtype=torch.float32)
+        labels = torch.arange(size) + start
+        batches.append((rows[:, None], labels))
+        start += size * rows_per_label
+    return batches
+
+
+@pytest.mark.parametrize("sizes", [[4, 4], [3, 5, 1], [1, 1, 1], [7]])
+@pytest.mark.parametrize("span", [1, 2])
+def test_halves_cover_every_sample_once_and_keep_pairs(sizes: list[int], span: int) -> None:
+    data = prepare(numbered(sizes, span), SPECS, labelled=True)
+    halves = [[row for b in Half(data, w) for row in b.inputs["x"][:, 0].tolist()] for w in (0, 1)]
+    assert sorted(halves[0] + halves[1]) == list(range(sum(sizes) * span))
+    assert abs(len(halves[0]) - len(halves[1])) <= span
+    for half in halves:
+        firsts, seconds = half[::span], half[span - 1 :: span]
+        assert [b - a for a, b in zip(firsts, seconds, strict=True)] == [span - 1] * len(firsts)
+
+
+def test_first_rows_stop_at_the_count() -> None:
+    kept = first_rows(prepare(numbered([4, 4]), SPECS, labelled=True), 6)
+    assert [batch.size for batch in kept] == [4, 2]
+
+
+def test_a_budget_names_what_is_broken_and_what_was_not_measured() -> None:
+    budget = Budget(max_drop=0.01, max_size=100, min_speedup=2.0, max_latency_ms=5.0)
+    assert budget.violations(drop=0.01, size_bytes=100, speedup=2.0, latency_ms=5.0) == []
+    broken = budget.violations(drop=0.02, size_bytes=101, speedup=1.9)
+    assert len(broken) == 4
+    assert any("not measured" in line for line in broken)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"max_drop": -0.1}, {"max_size": 0}, {"min_speedup": -1}, {"confidence": 0.4}]
+)
+def test_an_impossible_budget_is_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(UsageError) as caught:
+        Budget(**wrong)  # type: ignore[arg-type]
+    assert caught.value.code == "K600"
