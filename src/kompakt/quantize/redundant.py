@@ -16,6 +16,22 @@ from kompakt.quantize.place import quantizer_of
 CEILING = 6.0
 
 
+def redundant_activations(placed: Network) -> set[Node]:
+    """The calls of activations that change no code: every reader of them is a quantizer that clips just as they do.
+
+    Args:
+        placed: A placed network whose quantizers have ranges.
+    """
+    return {
+        node
+        for node in placed.graph.nodes
+        if node.op == "call_function"
+        and kind_of(node) in ("relu", "relu6")
+        and node.users
+        and all(_makes_redundant(placed, node, user) for user in node.users)
+    }
+
+
 def drop_redundant_activations_(flat: GraphModule, placed: Network) -> GraphModule:
     """Remove every activation that its quantizer makes redundant, in place.
 
@@ -26,14 +42,11 @@ def drop_redundant_activations_(flat: GraphModule, placed: Network) -> GraphModu
     Returns:
         The same graph module, recompiled.
     """
+    names = {node.name for node in redundant_activations(placed)}
     for node in list(flat.graph.nodes):
-        if kind_of(node) in ("relu", "relu6") and node.op == "call_function":
-            users = list(node.users)
-            if users and all(_makes_redundant(placed, node, user) for user in users):
-                source = node.args[0]
-                assert isinstance(source, Node)
-                node.replace_all_uses_with(source)
-                flat.graph.erase_node(node)
+        if node.name in names:
+            node.replace_all_uses_with(node.args[0])
+            flat.graph.erase_node(node)
     flat.recompile()
     return flat
 

@@ -18,7 +18,9 @@ from kompakt.network.rnn import whole_rnns
 from kompakt.quantize.quantizer import stage
 from kompakt.quantize.redundant import drop_redundant_activations_
 from kompakt.targets.onnx_attention import expand_attention_
-from kompakt.targets.onnx_translations import OPSET, translations
+from kompakt.targets.onnx_emitter import OPSET
+from kompakt.targets.onnx_translations import translations
+from kompakt.targets.onnx_writing import emitted_or_none
 
 
 def export_onnx(network: Network) -> ir.Model:
@@ -33,6 +35,13 @@ def export_onnx(network: Network) -> ir.Model:
     Raises:
         TargetError: K401 when an operator of the network has no ONNX form.
     """
+    with stage(network, "write"):
+        model = emitted_or_none(network)
+    return traced_onnx(network) if model is None else model
+
+
+def traced_onnx(network: Network) -> ir.Model:
+    """The same by ``torch.onnx``, which traces the network: slow, but it knows every ATen operator."""
     try:
         with stage(network, "write"), _quietly(), torch.no_grad():
             flat = expand_attention_(drop_redundant_activations_(network.flat(), network))

@@ -19,8 +19,6 @@ import kompakt.quantize.operators  # noqa: F401  (all three register operators)
 from kompakt.numerics.ops import PER_TENSOR
 from kompakt.targets.onnx_rnn import translate_rnn
 
-OPSET = 21
-
 
 def _quantize(
     x: Any, scale: Any, zero_point: Any, qmin: int, qmax: int, axis: int = PER_TENSOR
