@@ -15,7 +15,7 @@ from torch import nn
 import kompakt
 from kompakt.artifact import Artifact, OutputClaim, claim_output, write_artifact
 from kompakt.certification import Certified, certify_trial
-from kompakt.errors import BudgetError, UsageError
+from kompakt.errors import BudgetError, MetricError, UsageError
 from kompakt.measuring.accuracy import PairedEvaluation
 from kompakt.measuring.data import Prepared, hold_in_memory, prepare
 from kompakt.measuring.environment import resolved_isa
@@ -36,6 +36,8 @@ from kompakt.targets import get_target
 QUICK_SAMPLES = 32
 """Calibration samples for comparing calibrators, correcting biases and checking parity."""
 HELD_BYTES = 1 << 30
+LEAST_SAMPLES = 2
+"""Without spread there is no interval: see ``measuring.comparison``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -228,6 +230,12 @@ class _Job:
             validation.input_specs,
             labelled=validation.labelled,
         )  # fmt: skip
+        if sum(batch.samples for batch in held) < 2 * LEAST_SAMPLES:
+            raise MetricError(
+                "K230",
+                "validation data to choose and to certify on",
+                why=f"each half needs {LEAST_SAMPLES} samples or more",
+            )
         halves = (prepare(Half(held, which), held.input_specs) for which in (0, 1))
         return next(halves), next(halves)
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
 from kompakt.errors import UsageError
-from kompakt.measuring.data import prepare
+from kompakt.measuring.data import Batch, prepare
 from kompakt.network.interface import TensorSpec
 from kompakt.search.budget import Budget
-from kompakt.search.split import Half, first_rows
+from kompakt.search.split import Half, every_other, example_batch, first_rows
+
+from ..nets import IMAGE, batches_for, network
 
 SPECS = (TensorSpec("x", ("batch", 1), torch.float32),)
 
@@ -56,3 +59,54 @@ def test_an_impossible_budget_is_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(UsageError) as caught:
         Budget(**wrong)  # type: ignore[arg-type]
     assert caught.value.code == "K600"
+
+
+def test_labels_of_any_kind_and_groups_stay_with_their_samples() -> None:
+    batch = Batch(
+        {"x": torch.arange(5.0)[:, None], "all": torch.ones(3)},
+        [f"text {i}" for i in range(5)],
+        5,
+        np.array(list("aabbc")),
+    )
+    odd = every_other(batch, 1)
+    assert odd is not None
+    assert odd.inputs["x"][:, 0].tolist() == [1.0, 3.0]
+    assert odd.inputs["all"].shape == (3,), "an input without samples belongs to every sample"
+    assert odd.labels == ["text 1", "text 3"]
+    assert odd.groups is not None
+    assert odd.groups.tolist() == ["a", "b"]
+    assert every_other(Batch({"x": torch.ones(1, 1)}, None, 1), 1) is None
+
+
+@pytest.mark.parametrize("size", [1, 3, 10])
+def test_a_batch_for_timing_has_the_size_asked_for(size: int) -> None:
+    captured = network("plain")
+    made = example_batch(captured, batches_for("plain"), size)
+    assert made.inputs["x"].shape == (size, *IMAGE)
+    assert torch.equal(made.inputs["x"][0], batches_for("plain")[0].inputs["x"][0])
+    without_data = example_batch(captured, [], size)
+    assert without_data.inputs["x"].shape == (size, *IMAGE)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"max_drop": float("nan")}, {"confidence": 1.0}, {"min_speedup": float("nan")}]
+)
+def test_numbers_that_are_none_are_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(UsageError):
+        Budget(**wrong)  # type: ignore[arg-type]
+
+
+def test_a_figure_that_is_no_number_breaks_its_limit() -> None:
+    assert Budget(max_drop=0.01).violations(drop=float("nan"))
+    assert Budget(min_speedup=1.0).violations(speedup=float("nan"))
+    assert not Budget().violations(drop=float("nan"))
+
+
+def test_a_budget_in_a_record() -> None:
+    data = Budget(max_drop=0.01, max_size=100).to_json()
+    assert data == {
+        "max_drop": 0.01, "max_size_bytes": 100, "min_speedup": None, "max_latency_ms": None,
+        "confidence": 0.95,
+    }  # fmt: skip
+    assert not Budget(max_drop=0.01).demands_speed_or_size
+    assert Budget(max_latency_ms=1.0).demands_speed_or_size

@@ -14,16 +14,17 @@ from typing import Any
 
 import numpy as np
 
-from kompakt.errors import KompaktError
+from kompakt.errors import DataError, KompaktError, SchemeError
 from kompakt.measuring.accuracy import PairedEvaluation
 from kompakt.measuring.comparison import Comparison, compare
 from kompakt.measuring.data import Batch
 from kompakt.measuring.latency import LatencyComparison, compare_latency
 from kompakt.network.layers import layers
+from kompakt.network.match import select
 from kompakt.progress import note
 from kompakt.schemes import float32
 from kompakt.search.budget import Budget
-from kompakt.search.candidates import Candidate, with_bias_correction, without_data
+from kompakt.search.candidates import Candidate, static, with_bias_correction, without_data
 from kompakt.search.ranking import RANKING_SAMPLES, hybrids, rank_calibrators
 from kompakt.search.workbench import Build, Workbench
 
@@ -32,6 +33,8 @@ LEAST_COVERED = 0.05
 QUICK_SECONDS = 4.0
 ALIKE = 0.07
 """Speeds and sizes this close (a share) count as equal: quick timings tell no more apart."""
+NOT_THEIRS = ("K230", "K301")
+"""Errors no other candidate would be spared: too few samples, weights that are no numbers."""
 
 
 @dataclass(kw_only=True)
@@ -100,7 +103,18 @@ class Ladder:
     findings: list[str] = field(default_factory=list)
 
     def climb(self) -> Trial | None:
-        """Try candidates until the budget holds; returns the best one, or None when nothing could be built."""
+        """Try candidates until the budget holds; returns the best one, or None when nothing could be built.
+
+        Raises:
+            SchemeError: K320 when a layer to be left in float does not exist.
+            DataError: Something is wrong with the data.
+            MetricError: The metric cannot judge the float model.
+        """
+        # What is wrong with the call is no candidate's fault: it is found before the first is tried.
+        for pattern in self.keep_float:
+            select(self.bench.prepared, pattern)
+        if self.judge is not None:
+            _ = self.judge.baseline
         for candidate in self._candidates():
             trial = self._try(candidate)
             self.trials.append(trial)
@@ -141,8 +155,17 @@ class Ladder:
                 self.trials.append(Trial(candidate=candidate, outcome="not tried", why=why))
 
     def _level_two(self) -> Iterator[Candidate]:
-        ranked = rank_calibrators(self.bench, self.keep_float)
-        errors = ", ".join(f"{c.calibrator} {error:.3g}" for c, error in ranked)
+        try:
+            ranked = rank_calibrators(self.bench, self.keep_float)
+        except SchemeError as refused:
+            if refused.code != "K345":
+                raise
+            # No layer has a static kernel: what needs no data may still help.
+            nothing = Trial(candidate=static("minmax", self.keep_float), outcome="not tried")
+            nothing.why = refused.why
+            self.trials.append(nothing)
+            return
+        errors = ", ".join(f"{c.calibrator} {found:.3g}" for c, found in ranked)
         self.findings.append(
             "simulated output error of static INT8 with corrected biases, by calibrator, on "
             f"{RANKING_SAMPLES} calibration samples: {errors}"
@@ -175,7 +198,7 @@ class Ladder:
             trial.output_error = self._output_error(trial.build)
             self._judge(trial)
         except KompaktError as error:
-            if self.fixed:
+            if self.fixed or isinstance(error, DataError) or error.code in NOT_THEIRS:
                 raise
             trial.outcome, trial.why = "failed", f"{error.what}: {error.why}"
         trial.seconds = time.perf_counter() - began

@@ -66,9 +66,17 @@ def rank_calibrators(
     for name in track(list(OBSERVERS), "comparing calibrators"):
         trial = copy.deepcopy(placed)
         set_ranges_(trial, calibration, name)
-        correct_biases_(trial, bench.prepared, bench.method_inputs(batches))
-        ranked.append((static(name, keep_float), output_error(trial, reference, batches)))
+        error = _corrected_error(bench, trial, reference, batches)
+        ranked.append((static(name, keep_float), error))
     return sorted(ranked, key=lambda pair: pair[1])
+
+
+def _corrected_error(
+    bench: Workbench, placed: Network, reference: Sequence[list[Tensor]], batches: Sequence[Batch]
+) -> float:
+    """Simulated output error once the biases are corrected, in place."""
+    correct_biases_(placed, bench.prepared, bench.method_inputs(batches))
+    return output_error(placed, reference, batches)
 
 
 def hybrids(bench: Workbench, plain: Candidate, error: float) -> list[tuple[Candidate, float]]:
@@ -77,15 +85,17 @@ def hybrids(bench: Workbench, plain: Candidate, error: float) -> list[tuple[Cand
     Args:
         bench: The workbench.
         plain: The best plain static candidate.
-        error: Its simulated output error.
+        error: Its simulated output error, from :func:`rank_calibrators`.
 
     Returns:
-        At most two: the cheapest one that halves the error, and the most accurate one.
+        At most two, with their errors found in the same way: the cheapest one that halves the error, and the most
+        accurate one. None when no one is better than ``plain``.
     """
     worst = layers_by_input_quality(bench, plain)
     if not worst or error < NOTICEABLE_ERROR:
         return []
-    reference = float_outputs(bench.prepared, bench.samples)
+    batches = first_rows(bench.samples, RANKING_SAMPLES)
+    reference = float_outputs(bench.prepared, batches)
     found: list[tuple[Candidate, float]] = []
     for count in sorted({max(1, round(len(worst) * share)) for share in SHARES}):
         scheme = plain.scheme
@@ -98,8 +108,11 @@ def hybrids(bench: Workbench, plain: Candidate, error: float) -> list[tuple[Cand
             calibrator=plain.calibrator,
             why=f"the inputs of {count} layers have outliers no fixed range serves",
         )
-        found.append((candidate, output_error(bench.place(candidate), reference, bench.samples)))
+        placed = bench.place(candidate)
+        found.append((candidate, _corrected_error(bench, placed, reference, batches)))
     best = min(found, key=lambda pair: pair[1])
+    if not best[1] < error:
+        return []
     enough = next((pair for pair in found if pair[1] <= error / 2), best)
     return [enough] if enough is best else [enough, best]
 

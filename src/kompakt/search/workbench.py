@@ -98,6 +98,7 @@ class Workbench:
             self.prepared = inference_form(network)
         self._data = calibration_data
         self._calibration: Calibration | None = None
+        self._taps: dict[str, str] = {}
         self._float: Build | None = None
         self._count = 0
 
@@ -169,11 +170,13 @@ class Workbench:
                 why="static activation ranges come from data",
                 help="give --calibration DATA, or choose --level 1 (dynamic, weight-only)",
             )
-        if self._calibration is None or not set(taps) <= set(self._calibration.statistics):
+        if self._calibration is None or not set(taps) <= set(self._taps):
+            wanted = {**self._taps, **taps}  # what earlier candidates observed is still needed
             with self.clock.stage("calibrate"):
                 self._calibration = calibrate(
-                    self.prepared, taps, (batch.inputs for batch in self._data)
+                    self.prepared, wanted, (batch.inputs for batch in self._data)
                 )
+            self._taps = wanted
         return self._calibration
 
     def _load(self, candidate: Candidate, placed: Network, written: Written) -> Build:
