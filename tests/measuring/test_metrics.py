@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 from scipy import stats
 from sklearn import metrics as sk
@@ -203,6 +204,48 @@ def test_tokens_that_are_padding_do_not_count() -> None:
     logits[..., 2] = 1.0
     labels = np.array([[2, 0, -100], [2, 2, -100]])
     assert METRICS["top1"].per_sample({"y": logits}, labels, None).tolist() == [0.5, 1.0]
+
+
+@pytest.mark.parametrize("name", ["top1", "top5", "f1", "ap", "miou", "perplexity"])
+class TestSamplesThatAreNotCounted:
+    """A label below 0 takes its sample out of the figure and out of n."""
+
+    def judged(self, name: str, marked: slice) -> tuple[Scores, Scores]:
+        """The scores with some samples marked, and those of the others alone."""
+        output, labels, _ = example(name, np.random.default_rng(7))
+        assert labels is not None
+        kept = np.ones(N, dtype=bool)
+        kept[marked] = False
+        alone = self.evaluated(name, output[kept], labels[kept])
+        labels[marked] = -100
+        return self.evaluated(name, output, labels), alone
+
+    def evaluated(self, name: str, output: NDArray, labels: NDArray) -> Scores:
+        parts = [(output[s], labels[s]) for s in (slice(0, 20), slice(20, 40), slice(40, N))]
+        batches = [
+            Batch({"x": torch.from_numpy(x)}, torch.from_numpy(y), len(x), np.arange(len(x)))
+            for x, y in parts
+            if len(x)
+        ]
+        run = {"model": lambda arrays: {"y": arrays["x"]}}
+        return evaluate_together(run, batches, METRICS[name])["model"]
+
+    def test_they_leave_the_figure_and_the_number(self, name: str) -> None:
+        found, alone = self.judged(name, slice(5, 45))
+        assert found.n == alone.n == 20
+        assert found.groups is not None and found.groups.shape == (20,)
+        assert found.value() == pytest.approx(alone.value(), rel=1e-12)
+
+    def test_none_left_is_an_error(self, name: str) -> None:
+        with pytest.raises(MetricError, match="K227") as caught:
+            self.evaluated(name, *_all_ignored(name))
+        assert "below 0" in caught.value.help
+
+
+def _all_ignored(name: str) -> tuple[NDArray, NDArray]:
+    output, labels, _ = example(name, np.random.default_rng(7))
+    assert labels is not None
+    return output, np.full_like(labels, -1)
 
 
 def test_cosine_of_zero_vectors() -> None:

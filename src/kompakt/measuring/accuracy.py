@@ -246,11 +246,15 @@ class _Collector:
         except MetricError as error:
             error.where = error.where or where
             raise
+        groups = None if batch.groups is None else np.asarray(batch.groups)
+        if self.metric.counted is not None:
+            counts = self.metric.counted(rows)
+            rows, groups = rows[counts], None if groups is None else groups[counts]
         self.rows.append(rows)
         self.n += len(rows) if isinstance(rows, Kept) else int(rows.shape[0])
         self.order.append(fingerprint(inputs))
-        if batch.groups is not None:
-            self._groups.append(np.asarray(batch.groups))
+        if groups is not None:
+            self._groups.append(groups)
 
     def _rows(self, batch: Batch, outputs: Arrays, labels: Labels, reference: Arrays | None) -> Any:
         metric = self.metric
@@ -267,7 +271,7 @@ class _Collector:
                 why=f"it returned {rows.shape[0]} scores",
             )
         if metric.kind != "corpus":
-            self._check_scores(rows)
+            self._check_scores(rows if metric.counted is None else rows[metric.counted(rows)])
         return rows
 
     def _check_scores(self, scores: Floats) -> None:
@@ -289,6 +293,13 @@ class _Collector:
     def scores(self) -> Scores:
         if not self.rows:
             raise DataError("K203", f"evaluating {self.name}", why="the data has no batch")
+        if self.n == 0:
+            raise MetricError(
+                "K227",
+                f"metric {self.metric.name} of no sample",
+                why="every sample is left out: no label of any of them is 0 or more",
+                help="give labels; those below 0 mean that a sample is not counted",
+            )
         groups = np.concatenate(self._groups) if self._groups else None
         rows = join_rows(self.metric, self.rows)
         return Scores(metric=self.metric, rows=rows, order=tuple(self.order), groups=groups)

@@ -1,8 +1,9 @@
 """Metrics of decisions: top-1, top-5, agreement with the float model, F1.
 
 An output of shape (N, C) holds scores of C classes; (N, T, C) does for each of T tokens; (N, C, H,
-W) for each pixel. Labels below 0 are not counted (padding, −100 by custom). A single score per
-sample, (N,) or (N, 1), is a logit: above 0 means yes.
+W) for each pixel. Labels below 0 are not counted (padding, −100 by custom); a sample without any
+other label leaves both the figure and the number of samples. A single score per sample, (N,) or
+(N, 1), is a logit: above 0 means yes.
 """
 
 from __future__ import annotations
@@ -19,9 +20,11 @@ from kompakt.measuring.metric import (
     Labels,
     Metric,
     Outputs,
+    any_nonzero,
     array_labels,
     first_output,
     misfit,
+    no_nan,
 )
 
 Indices = NDArray[np.int64]
@@ -40,10 +43,10 @@ def decisions(scores: NDArray[Any]) -> Indices:
 
 
 def _share(hits: NDArray[Any], counted: NDArray[Any]) -> Floats:
-    """Share of the counted positions that are hits, per sample; 1 where nothing is counted."""
+    """Share of the counted positions that are hits, per sample; NaN where nothing is counted."""
     hits, counted = hits.reshape(len(hits), -1), counted.reshape(len(counted), -1)
     total = counted.sum(axis=1)
-    return np.where(total > 0, (hits & counted).sum(axis=1) / np.maximum(total, 1), 1.0)
+    return np.where(total > 0, (hits & counted).sum(axis=1) / np.maximum(total, 1), np.nan)
 
 
 def _labelled(name: str, outputs: Outputs, labels: Labels) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -114,8 +117,34 @@ def _f1(rows: csr_matrix, counts: Floats) -> Floats:
     return np.asarray(score.sum(axis=1) / np.maximum(present.sum(axis=1), 1))
 
 
-TOP1 = Metric(name="top1", kind="binary", bounds=(0.0, 1.0), per_sample=_top1)
-TOP5 = Metric(name="top5", kind="binary", bounds=(0.0, 1.0), per_sample=_top5)
+_SHAPES = """
+A model's first output of shape (N, C) holds scores of C classes; (N, T, C) does for each of T
+tokens, (N, C, H, W) for each pixel. One score per sample, (N,) or (N, 1), is a logit: above 0 means
+yes."""
+_IGNORED = """ Labels below 0 are not counted (padding, −100 by custom); a sample without any other
+label leaves both the figure and the number of samples."""
+
+TOP1 = Metric(
+    name="top1",
+    kind="binary",
+    bounds=(0.0, 1.0),
+    per_sample=_top1,
+    counted=no_nan,
+    about="Accuracy: the share of samples whose class with the highest score is the label.\n"
+    + _SHAPES
+    + _IGNORED,
+)
+TOP5 = Metric(
+    name="top5",
+    kind="binary",
+    bounds=(0.0, 1.0),
+    per_sample=_top5,
+    counted=no_nan,
+    about="Top-5 accuracy: the share of samples whose label is among the five classes with the\n"
+    "highest scores. It needs more than five classes; ties go against the model.\n"
+    + _SHAPES
+    + _IGNORED,
+)
 AGREEMENT = Metric(
     name="agreement",
     kind="binary",
@@ -123,6 +152,18 @@ AGREEMENT = Metric(
     needs_reference=True,
     bounds=(0.0, 1.0),
     per_sample=_agreement,
+    about="The share of samples on which a model chooses the same class as the float model. Labels\n"
+    "are not looked at: every sample and every position counts, padding too.\n" + _SHAPES,
 )
-F1 = Metric(name="f1", kind="corpus", bounds=(0.0, 1.0), per_sample=_f1_rows, corpus=_f1)
-"""With two classes the F1 of class 1, with more the mean over all classes seen (macro)."""
+F1 = Metric(
+    name="f1",
+    kind="corpus",
+    bounds=(0.0, 1.0),
+    per_sample=_f1_rows,
+    corpus=_f1,
+    counted=any_nonzero,
+    about="F1, the harmonic mean of precision and recall: with two classes that of class 1, with more\n"
+    "the mean over all classes seen (macro). It is one figure for all samples together.\n"
+    + _SHAPES
+    + _IGNORED,
+)

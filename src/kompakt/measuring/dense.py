@@ -12,13 +12,14 @@ from kompakt.measuring.metric import (
     Labels,
     Metric,
     Outputs,
+    any_nonzero,
     array_labels,
     first_output,
     misfit,
 )
 
 IGNORED_PIXEL = 255
-BEST_PSNR_DB = 100.0
+WORST_PSNR_DB, BEST_PSNR_DB = 0.0, 100.0
 
 
 def _miou_rows(outputs: Outputs, labels: Labels, reference: Outputs | None) -> Floats:
@@ -62,7 +63,7 @@ def _psnr(outputs: Outputs, labels: Labels, reference: Outputs | None) -> Floats
     axes = tuple(range(1, image.ndim))
     error = ((image.astype(np.float64) - wanted) ** 2).mean(axis=axes)
     with np.errstate(divide="ignore"):
-        return np.asarray(np.minimum(10 * np.log10(peak**2 / error), BEST_PSNR_DB))
+        return np.asarray(np.clip(10 * np.log10(peak**2 / error), WORST_PSNR_DB, BEST_PSNR_DB))
 
 
 def _cosine(outputs: Outputs, labels: Labels, reference: Outputs | None) -> Floats:
@@ -99,10 +100,27 @@ def _perplexity(rows: Floats, counts: Floats) -> Floats:
         return np.asarray(np.exp(np.where(tokens > 0, loss / tokens, np.nan)))
 
 
-MIOU = Metric(name="miou", kind="corpus", bounds=(0.0, 1.0), per_sample=_miou_rows, corpus=_miou)
-"""Mean over classes of intersection over union, both summed over all pixels of all samples."""
-PSNR = Metric(name="psnr", kind="unbounded", per_sample=_psnr)
-"""In dB, at most 100; the peak is 1 for float labels, the type's largest value for integers."""
+MIOU = Metric(
+    name="miou",
+    kind="corpus",
+    bounds=(0.0, 1.0),
+    per_sample=_miou_rows,
+    corpus=_miou,
+    counted=any_nonzero,
+    about="""Mean over classes of intersection over union, both summed over all pixels of all samples. It
+is one figure for all samples together.
+
+The model's first output holds scores of shape (N, classes, H, W), the labels classes of shape
+(N, H, W). Pixels with a label below 0, or with 255 where there are fewer classes, are not counted;
+a sample without any other pixel leaves both the figure and the number of samples.""",
+)
+PSNR = Metric(
+    name="psnr",
+    kind="unbounded",
+    per_sample=_psnr,
+    about="""Peak signal to noise ratio in dB, at most 100, of each sample. The peak is 1 for labels in
+floating point, the type's largest value for integers. Output and labels are images of one shape.""",
+)
 COSINE = Metric(
     name="cosine",
     kind="bounded",
@@ -110,6 +128,8 @@ COSINE = Metric(
     needs_reference=True,
     bounds=(-1.0, 1.0),
     per_sample=_cosine,
+    about="""Cosine of the angle between a model's first output and the float model's, of each sample:
+1 when they point the same way. Outputs of any shape; labels are not looked at.""",
 )
 PERPLEXITY = Metric(
     name="perplexity",
@@ -117,5 +137,11 @@ PERPLEXITY = Metric(
     higher_is_better=False,
     per_sample=_perplexity_rows,
     corpus=_perplexity,
+    counted=any_nonzero,
+    about="""Perplexity: e to the power of the mean negative log likelihood of the labels, over all
+tokens of all samples. It is one figure for all samples together.
+
+The model's first output holds logits of shape (N, T, vocabulary), the labels tokens of shape (N, T).
+They are aligned: label t is the token that the logits at t predict. Labels below 0 are not counted;
+a sample without any other label leaves both the figure and the number of samples.""",
 )
-"""Labels are aligned with the logits: label t is the token that the logits at t predict."""

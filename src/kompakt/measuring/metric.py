@@ -35,6 +35,10 @@ class Metric:
             figure of any resample follows without running the model again.
         corpus: From all those rows and how often each counts, shape (some, n), to one figure each,
             shape (some,).
+        counted: From the rows of one batch to whether each sample counts at all, shape (n,); a
+            sample whose labels all say "ignore me" leaves the figure and the number of samples.
+            ``None`` when every sample counts.
+        about: What it is and what it expects, for ``kompakt explain``.
     """
 
     name: str
@@ -45,10 +49,22 @@ class Metric:
     bounds: tuple[float, float] | None = None
     per_sample: Callable[[Outputs, Labels, Outputs | None], Any]
     corpus: Callable[[Any, Floats], Floats] | None = None
+    counted: Callable[[Any], NDArray[np.bool_]] | None = None
+    about: str = ""
 
     def worse_by(self, reference: Floats, other: Floats) -> Floats:
         """How much worse ``other`` is than ``reference``, in the metric's units."""
         return reference - other if self.higher_is_better else other - reference
+
+
+def no_nan(rows: Any) -> NDArray[np.bool_]:
+    """Rows without NaN, shape (n,): how a metric marks samples that do not count."""
+    return ~np.isnan(rows).reshape(len(rows), -1).any(axis=1)
+
+
+def any_nonzero(rows: Any) -> NDArray[np.bool_]:
+    """Rows that are not empty, shape (n,): statistics of a sample in which nothing counts are 0."""
+    return np.asarray((rows != 0).sum(axis=1)).reshape(-1) > 0
 
 
 def first_output(outputs: Outputs, metric: str) -> NDArray[Any]:

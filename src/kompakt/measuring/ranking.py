@@ -17,6 +17,7 @@ from kompakt.measuring.metric import (
     array_labels,
     first_output,
     misfit,
+    no_nan,
 )
 
 
@@ -86,10 +87,15 @@ def _pearson(rows: Floats, counts: Floats) -> Floats:
 
 
 def _ap_rows(outputs: Outputs, labels: Labels, reference: Outputs | None) -> Floats:
-    """Rows of C scores followed by C yes/no labels; C = 1 for a single score per sample."""
+    """Rows of C scores followed by C yes/no labels; C = 1 for a single score per sample.
+
+    NaN for samples whose class is below 0.
+    """
     scores, wanted = first_output(outputs, "ap"), array_labels(labels, "ap")
     scores = scores.reshape(len(scores), -1) if scores.ndim == 1 else scores
+    ignored = np.zeros(len(scores), dtype=np.bool_)
     if scores.ndim == 2 and wanted.shape == (len(scores),) and scores.shape[1] > 1:
+        ignored = wanted < 0
         classes = np.arange(2 if scores.shape[1] == 2 else scores.shape[1])
         wanted = (wanted[:, None] == classes).astype(np.float64)
         if scores.shape[1] == 2:  # two classes are one question: how sure of class 1
@@ -97,7 +103,9 @@ def _ap_rows(outputs: Outputs, labels: Labels, reference: Outputs | None) -> Flo
     wanted = wanted.reshape(len(wanted), -1)
     if scores.ndim != 2 or scores.shape != wanted.shape:
         raise misfit("ap", scores, wanted, "a yes/no label for each score")
-    return np.concatenate([scores, wanted > 0], axis=1).astype(np.float64)
+    rows = np.concatenate([scores, wanted > 0], axis=1).astype(np.float64)
+    rows[ignored] = np.nan
+    return rows
 
 
 def average_precision(scores: Floats, positive: Floats, counts: Floats) -> Floats:
@@ -125,15 +133,38 @@ def _ap(rows: Floats, counts: Floats) -> Floats:
         return np.asarray(total / np.where(present.any(axis=0), present.sum(axis=0), np.nan))
 
 
+_SCORES = """ The model's first output holds one score for each sample, (N,) or (N, 1), and so do
+the labels. Where it is a vector, `NAME@package.module:function` makes a score of it. It is one
+figure for all samples together."""
+
 SPEARMAN = Metric(
     name="spearman",
     kind="corpus",
     bounds=(-1.0, 1.0),
     per_sample=_spearman_rows,
     corpus=_spearman,
+    about="Rank correlation of scores and labels: 1 when both put the samples in the same order.\n"
+    "Ties share their mean rank.\n" + _SCORES,
 )
 PEARSON = Metric(
-    name="pearson", kind="corpus", bounds=(-1.0, 1.0), per_sample=_pearson_rows, corpus=_pearson
+    name="pearson",
+    kind="corpus",
+    bounds=(-1.0, 1.0),
+    per_sample=_pearson_rows,
+    corpus=_pearson,
+    about="Linear correlation of scores and labels: 1 when they lie on a rising line.\n" + _SCORES,
 )
-AP = Metric(name="ap", kind="corpus", bounds=(0.0, 1.0), per_sample=_ap_rows, corpus=_ap)
-"""Average precision; with more than one class its mean over the classes that occur."""
+AP = Metric(
+    name="ap",
+    kind="corpus",
+    bounds=(0.0, 1.0),
+    per_sample=_ap_rows,
+    corpus=_ap,
+    counted=no_nan,
+    about="""Average precision: the area under the curve of precision over recall; with more than one
+class its mean over the classes that occur (mAP). It is one figure for all samples together.
+
+The model's first output is one score per sample, (N,) or (N, 1), with yes/no labels (above 0 means
+yes), or (N, C), with labels (N, C) of yes/no or (N,) of classes counted from 0. A sample whose class
+is below 0 is not counted.""",
+)
