@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,6 +70,25 @@ class Written:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Parity:
+    """How files of a runtime are compared with the simulation, and what is accepted.
+
+    Attributes:
+        against: ``integers``: the integer referee, running freely, must give the very same codes; ``layers``: each
+            quantizer is fed the runtime's own codes (teacher-forced), and the codes it makes may differ by
+            ``step``; ``outputs``: the runtime shows no codes, so that only outputs are compared.
+        step: By how many codes a code may differ, layer by layer.
+        share: Share of codes that may differ so much, layer by layer.
+        output_error: Relative error of the outputs, running freely, that is accepted where only outputs are compared.
+    """
+
+    against: Literal["integers", "layers", "outputs"] = "integers"
+    step: int = 0
+    share: float = 0.0
+    output_error: float = 1e-5
+
+
+@dataclass(frozen=True, kw_only=True)
 class Target:
     """A runtime.
 
@@ -78,22 +97,26 @@ class Target:
         rules: The rules for an instruction set (``x86-vnni``, ``x86``, ``arm``, ``any``).
         write: Writes a frozen (or untouched float) network.
         load: Loads a model file with the options it was written with, for so many threads.
-        probe: Loads it so that the codes of all quantizers come out as well: (path, options, codes) to Runnable.
-        kernels: For each value that holds codes, the operator the runtime makes it with: (path, options, codes).
+        probe: Loads it so that the codes of all quantizers come out as well: (path, options, codes) to Runnable; None
+            when the runtime shows no codes.
+        kernels: For each value that holds codes, the operator the runtime makes it with: (path, options, codes); None
+            when it does not say.
         operators: Counts the operators the runtime really executes: (path, options) to counts.
         memory_job: ``module:function`` that, in a fresh process, prepares loading and running a file once.
         version: The installed version, or None when the runtime is not installed.
+        parity: How its files are certified.
     """
 
     name: str
     rules: Callable[[str], Rules]
     write: Callable[[Network], Written]
     load: Callable[..., Runnable]
-    probe: Callable[[Path, Mapping[str, str], Sequence[str]], Runnable]
-    kernels: Callable[[Path, Mapping[str, str], Sequence[str]], dict[str, str]]
+    probe: Callable[[Path, Mapping[str, str], Sequence[str]], Runnable] | None
+    kernels: Callable[[Path, Mapping[str, str], Sequence[str]], dict[str, str]] | None
     operators: Callable[[Path, Mapping[str, str]], dict[str, int]]
     memory_job: str
     version: Callable[[], str | None]
+    parity: Parity = Parity()
 
 
 def as_arrays(inputs: Mapping[str, Any]) -> Arrays:
