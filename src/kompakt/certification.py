@@ -15,6 +15,7 @@ from torch import nn
 
 from kompakt.artifact import GoldenBuilder, GoldenPack, golden_samples
 from kompakt.measuring.accuracy import evaluate_together
+from kompakt.measuring.changes import Noted, changes
 from kompakt.measuring.comparison import compare
 from kompakt.measuring.data import Batch, Prepared
 from kompakt.measuring.latency import LatencyComparison, compare_latency, measure_latency
@@ -28,6 +29,7 @@ from kompakt.observe.sketch import to_arrays
 from kompakt.options import Options
 from kompakt.recording import Accuracy, Facts, Speed
 from kompakt.search.ladder import Ladder, Trial
+from kompakt.search.reason import why_chosen
 from kompakt.search.split import example_batch
 from kompakt.search.workbench import Build
 from kompakt.targets.target import Arrays
@@ -82,7 +84,7 @@ def certify_trial(
         with bench.clock.stage("memory"):
             memory = _memory(ladder, build)
     golden = _golden(build, bench.target.probe, samples)
-    trial.outcome = "chosen"
+    trial.outcome, trial.why = "chosen", why_chosen(trial, ladder.trials)
     facts = Facts(trial, ladder, certificate, accuracy, speed, memory)
     sketch = to_arrays(bench.calibration) if bench.calibration is not None else None
     return Certified(build=build, record=facts.record(options), golden=golden, sketch=sketch)
@@ -111,10 +113,12 @@ def _accuracy(
         found.agreement = found.candidate
     elif metric.name in ("top1", "top5"):
         pair = {"float": baseline.runnable, "candidate": build.runnable}
+        noted = Noted(data)
         agreement = evaluate_together(
-            pair, data, METRICS["agreement"], reference="float", task="agreement with float"
+            pair, noted, METRICS["agreement"], reference="float", task="agreement with float"
         )
         found.agreement = agreement["candidate"].value()
+        found.changes = changes(scores["float"], scores["candidate"], noted.labels)
     return found
 
 

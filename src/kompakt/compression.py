@@ -24,6 +24,7 @@ from kompakt.measuring.record import Record
 from kompakt.network.capture import capture
 from kompakt.network.network import Network
 from kompakt.options import Options
+from kompakt.progress import note
 from kompakt.report import render
 from kompakt.schemes import FLOAT, Scheme, get_scheme
 from kompakt.search.budget import Budget
@@ -176,6 +177,7 @@ class _Job:
     def __init__(self, options: Options, scratch: Path, claim: OutputClaim) -> None:
         self.options, self.scratch, self.claim = options, scratch, claim
         self.rng = np.random.default_rng(options.seed)
+        self.split: dict[str, int] | None = None
 
     def run(
         self,
@@ -230,12 +232,15 @@ class _Job:
             validation.input_specs,
             labelled=validation.labelled,
         )  # fmt: skip
-        if sum(batch.samples for batch in held) < 2 * LEAST_SAMPLES:
+        count = sum(batch.samples for batch in held)
+        if count < 2 * LEAST_SAMPLES:
             raise MetricError(
                 "K230",
                 "validation data to choose and to certify on",
                 why=f"each half needs {LEAST_SAMPLES} samples or more",
             )
+        self.split = {"choosing": (count + 1) // 2, "certifying": count // 2}
+        note(split_note(self.split))
         halves = (prepare(Half(held, which), held.input_specs) for which in (0, 1))
         return next(halves), next(halves)
 
@@ -271,7 +276,7 @@ class _Job:
 
     def _write(self, certified: Certified) -> Result:
         build, record = certified.build, certified.record
-        record = replace(record, artifact=str(self.claim.target))
+        record = replace(record, artifact=str(self.claim.target), validation_split=self.split)
         artifact = write_artifact(
             self.claim,
             files=build.written.files,
@@ -288,6 +293,14 @@ class _Job:
             golden=certified.golden,
         )
         return Result(record=record, artifact=artifact, network=build.placed)
+
+
+def split_note(split: Mapping[str, int]) -> str:
+    """That half of the validation data was held back for choosing, and how to avoid it."""
+    return (
+        f"validation split: {split['choosing']:,} samples to choose, {split['certifying']:,} for the final figures; "
+        "give test data (--test) to avoid this"
+    )
 
 
 def _prepared(

@@ -21,6 +21,7 @@ from kompakt.network.layers import layers
 from kompakt.network.network import Network
 from kompakt.options import Options
 from kompakt.quantize.place import quantizer_calls
+from kompakt.search.budget import Budget
 from kompakt.search.ladder import Ladder, Trial
 
 
@@ -33,6 +34,7 @@ class Accuracy:
     candidate: float | None = None
     source: float | None = None
     agreement: float | None = None
+    changes: dict[str, Any] | None = None
 
 
 @dataclass(kw_only=True)
@@ -106,6 +108,7 @@ class Facts:
             drop_interval=comparison.interval if comparison else None,
             drop_upper=comparison.upper if comparison else None,
             agreement=accuracy.agreement,
+            changes=accuracy.changes,
             speedup=latency.ratio if latency else None,
             speedup_interval=latency.interval if latency else None,
             size_ratio=self.float_size / self.size,
@@ -123,7 +126,7 @@ class Facts:
             environment=environment(),
             timings={f"{k}_cpu_s": v for k, v in bench.clock.cpu.items()}
             | {f"{k}_s": v for k, v in bench.clock.wall.items()},
-            commands=options.commands,
+            commands=options.commands or (python_call(options),),
         )
 
     def _unmet(self, options: Options) -> list[str]:
@@ -218,6 +221,32 @@ class Facts:
 
 def _ratio(baseline: int | None, candidate: int | None) -> float | None:
     return baseline / candidate if baseline and candidate else None
+
+
+def python_call(options: Options) -> str:
+    """The call from Python that does the same; the model and the data are the caller's own."""
+    budget = {k: v for k, v in vars(options.budget).items() if v != getattr(Budget(), k)}
+    given = {
+        "metric": repr(options.metric),
+        "budget": f"kompakt.Budget({', '.join(f'{k}={v!r}' for k, v in budget.items())})",
+        "scheme": repr(options.scheme.name) if options.scheme else None,
+        **{
+            name: repr(value)
+            for name in (
+                "target",
+                "isa",
+                "level",
+                "calibrator",
+                "keep_float",
+                "threads",
+                "batch",
+                "seed",
+            )
+            if (value := getattr(options, name)) not in (None, ())
+        },
+    }
+    shown = ", ".join(f"{name}={value}" for name, value in given.items() if value is not None)
+    return f"kompakt.compress(model, ..., {shown}, out=...)  # in Python"
 
 
 def weights_sha256(network: Network) -> str:

@@ -59,6 +59,15 @@ def make_record(sites: int = 100, seed: int = 0) -> Record:
         "drop_interval": [-0.0017, 0.0047],
         "drop_upper": 0.0042,
         "agreement": 0.9312,
+        "changes": {
+            "lost": 137,
+            "gained": 77,
+            "classes": [
+                {"class": 7, "n": 10, "lost": 3, "gained": 0},
+                {"class": 12, "n": 10, "lost": 1, "gained": 2},
+            ],
+        },
+        "validation_split": {"choosing": 10_000, "certifying": 10_000},
         "speedup": 2.309,
         "speedup_interval": [2.287, 2.331],
         "size_ratio": 10_430_112 / 2_829_344,

@@ -67,12 +67,14 @@ class Record:
     drop_interval: Sequence[float] | None = None
     drop_upper: float | None = None
     agreement: float | None = None
+    changes: Mapping[str, Any] | None = None
     speedup: float | None = None
     speedup_interval: Sequence[float] | None = None
     size_ratio: float | None = None
     memory_ratio: float | None = None
     latency: Mapping[str, Any] | None = None
     parity: Mapping[str, Any] | None = None
+    validation_split: Mapping[str, int] | None = None
     warnings: Sequence[str] = ()
     budget: Mapping[str, Any] = field(default_factory=dict)
     budget_met: bool | None = None
