@@ -235,7 +235,7 @@ def w8a16(*, keep_float: Sequence[str] = ()) -> Scheme:
 
 
 def w8(*, group: int = 32, keep_float: Sequence[str] = ()) -> Scheme:
-    """Weight-only INT8 in groups of ``group``; activations stay float. Needs no data."""
+    """Weight-only INT8 in groups of 32; activations stay float. Needs no data."""
     return _keeping(
         Scheme(
             name="w8",
@@ -249,7 +249,7 @@ def w8(*, group: int = 32, keep_float: Sequence[str] = ()) -> Scheme:
 
 
 def w4(*, group: int = 32, symmetric: bool = True, keep_float: Sequence[str] = ()) -> Scheme:
-    """Weight-only INT4 in groups of ``group``; activations stay float. Needs no data."""
+    """Weight-only INT4 in groups of 32; activations stay float. Needs no data."""
     return _keeping(
         Scheme(
             name=f"w4-g{group}",

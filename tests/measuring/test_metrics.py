@@ -233,7 +233,8 @@ class TestSamplesThatAreNotCounted:
     def test_they_leave_the_figure_and_the_number(self, name: str) -> None:
         found, alone = self.judged(name, slice(5, 45))
         assert found.n == alone.n == 20
-        assert found.groups is not None and found.groups.shape == (20,)
+        assert found.groups is not None
+        assert found.groups.shape == (20,)
         assert found.value() == pytest.approx(alone.value(), rel=1e-12)
 
     def test_none_left_is_an_error(self, name: str) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import json
+import re
 import shutil
 import sys
 import textwrap
@@ -20,6 +21,9 @@ from kompakt.errors import OutputError
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
+
+
+_ROW = re.compile(r"\s*\S+(?: \S+)* {2,}(?=\S)")
 
 
 def results() -> Console:
@@ -55,7 +59,10 @@ def print_prose(text: str) -> None:
 
 
 def wrapped(text: str, width: int) -> Iterator[str]:
-    """Lines of at most ``width``; a longer one flows into those below it at the same indent."""
+    """Lines of at most ``width``; a longer one flows into those below it at the same indent.
+
+    A row of a table (a name, two spaces or more, its text) goes on below its text instead.
+    """
     lines = deque(text.splitlines())
     while lines:
         paragraph = [lines.popleft()]
@@ -63,13 +70,16 @@ def wrapped(text: str, width: int) -> Iterator[str]:
         if len(paragraph[0]) <= width:
             yield paragraph[0]
             continue
-        while lines and lines[0].strip() and _indent(lines[0]) == indent:
+        row = _ROW.match(paragraph[0])
+        first = row.group() if row else indent
+        while not row and lines and lines[0].strip() and _indent(lines[0]) == indent:
             paragraph.append(lines.popleft())
+        text = " ".join(line.strip() for line in paragraph)
         yield from textwrap.wrap(
-            " ".join(line.strip() for line in paragraph),
-            max(width, len(indent) + 20),
-            initial_indent=indent,
-            subsequent_indent=indent,
+            paragraph[0][len(first) :] if row else text,
+            max(width, len(first) + 20),
+            initial_indent=first,
+            subsequent_indent=" " * len(first),
             break_on_hyphens=False,
         )
 

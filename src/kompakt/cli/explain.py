@@ -9,6 +9,9 @@ import typer
 from kompakt.cli.suggest import did_you_mean
 from kompakt.errors import UsageError
 
+KINDS = {"calibrator": "observer", "calibrators": "observer"}
+"""Other words for the kinds of things that can be explained."""
+
 
 def explain(
     name: Annotated[
@@ -18,7 +21,7 @@ def explain(
 ) -> None:
     """Explain a scheme, observer, metric or target."""
     from kompakt.cli.console import print_prose
-    from kompakt.cli.encyclopedia import articles
+    from kompakt.cli.encyclopedia import articles, other_formats
     from kompakt.error_catalogue import CATALOGUE
 
     if name is not None and name.upper() in CATALOGUE:
@@ -28,6 +31,11 @@ def explain(
         lists = (f"{kind}\n  {', '.join(names)}" for kind, names in shelves.items() if names)
         print_prose("kompakt explain NAME, where NAME is one of\n\n" + "\n".join(lists))
         return
+    kind = KINDS.get(name, name.removesuffix("s"))
+    if shelves.get(kind):
+        print_prose(f"{kind}\n  {', '.join(shelves[kind])}")
+        return
+    shelves["format"] |= other_formats()
     found = [
         f"{name}: {kind}\n\n{entries[name]()}"
         for kind, entries in shelves.items()
