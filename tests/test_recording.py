@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from kompakt.measuring.latency import LatencyComparison, LatencySummary
+from kompakt.recording import all_slower
 from kompakt.search.budget import Budget
+from kompakt.search.candidates import without_data
+from kompakt.search.ladder import Trial
 
 from .digits import calibration, part, squeeze
 
@@ -46,3 +50,27 @@ def test_with_test_data_or_nothing_to_choose_no_split_is_told(tmp_path: Path) ->
     )
     assert fixed.record.validation_split is None
     assert list(fixed.record.commands) == ["kompakt compress"]
+
+
+def timed(high: float) -> Trial:
+    one = LatencySummary(median_ms=1.0, p90_ms=1.0, interval_ms=(1, 1), timings=60, repeats=1)
+    latency = LatencyComparison(
+        ratio=high - 0.1, interval=(high - 0.2, high), baseline=one, candidate=one,
+        noise_interval=None, noisy=False, margin=0.05, pairs=60, confidence=0.95, seconds=1.0,
+    )  # fmt: skip
+    return Trial(candidate=without_data()[0], latency=latency)
+
+
+def test_it_is_said_plainly_when_every_candidate_is_slower() -> None:
+    untimed = Trial(candidate=without_data()[0])
+    told = all_slower([timed(0.9), timed(0.8), untimed])
+    assert "all 2 candidates" in told
+    assert "keep the float model" in told
+    assert all_slower([timed(0.9), timed(1.1)]) == ""
+    assert all_slower([timed(0.9)]) == "", "the verdict says so already"
+
+
+def test_the_verdict_names_the_chosen_scheme_in_words(tmp_path: Path) -> None:
+    record = squeeze(tmp_path / "out").record
+    assert record.scheme_name == "w8"
+    assert "Chosen: w8 (8-bit weights, float arithmetic)." in record.verdict_text

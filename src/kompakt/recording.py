@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +22,8 @@ from kompakt.network.layers import layers
 from kompakt.network.network import Network
 from kompakt.options import Options
 from kompakt.quantize.place import quantizer_calls
+from kompakt.report.draft import Draft
+from kompakt.report.recipe import chosen
 from kompakt.search.budget import Budget
 from kompakt.search.ladder import Ladder, Trial
 
@@ -102,6 +105,7 @@ class Facts:
                 size_ratio=self.float_size / self.size,
                 parity=self.certificate.verdict,
                 unmet=unmet,
+                chosen=self._chosen(),
             ),
             metric=self._metric(options, comparison),
             drop=comparison.drop if comparison else None,
@@ -128,6 +132,11 @@ class Facts:
             | {f"{k}_s": v for k, v in bench.clock.wall.items()},
             commands=options.commands or (python_call(options),),
         )
+
+    def _chosen(self) -> str:
+        """The scheme by name and in plain words."""
+        scheme = self.trial.candidate.scheme
+        return chosen(Draft.of({"scheme_name": scheme.name, "scheme": scheme.to_json()}, "en"))
 
     def _unmet(self, options: Options) -> list[str]:
         latency, comparison = self.latency, self.accuracy.comparison
@@ -210,6 +219,8 @@ class Facts:
         warnings = [*self.network.notes, *self.build.written.notes]
         if self.latency is not None and self.latency.noisy:
             warnings.append("the machine was too noisy to measure speed within 5 %")
+        if slower := all_slower(self.ladder.trials):
+            warnings.append(slower)
         # Integer kernels with unsigned activations are the ones that saturate without VNNI.
         if self.bench.isa.startswith("x86") and quantizer_calls(self.build.placed):
             warnings.append(
@@ -217,6 +228,17 @@ class Facts:
                 "16-bit sums: accuracy there can be lower; run `kompakt verify --here` on such a machine"
             )
         return warnings
+
+
+def all_slower(trials: Sequence[Trial]) -> str:
+    """Plain words when every candidate that was timed is slower than float; empty otherwise."""
+    timed = [trial.latency for trial in trials if trial.latency is not None]
+    if len(timed) < 2 or any(latency.interval[1] >= 1 for latency in timed):
+        return ""
+    return (
+        f"all {len(timed)} candidates that were timed are slower than the float model here: keep the float "
+        "model, or use this one for its size only"
+    )
 
 
 def _ratio(baseline: int | None, candidate: int | None) -> float | None:

@@ -150,6 +150,13 @@ class Scheme:
         treatments = (self.default, *(o.treatment for o in self.overrides))
         return any(t.mode == "static" for t in treatments)
 
+    @property
+    def fewest_bits(self) -> int:
+        """Bits of the narrowest weights it asks for; 32 when it changes none."""
+        treatments = (self.default, self.embedding, *(o.treatment for o in self.overrides))
+        treated = (t.weight for t in treatments if t.mode != "float" and t.weight is not None)
+        return min((get_format(weight).bits for weight in treated), default=32)
+
     def to_json(self) -> dict[str, Any]:
         """Plain data that :meth:`from_json` reads back."""
         return {

@@ -112,3 +112,11 @@ def test_good_news_alone() -> None:
     assert "budget" not in text
     assert "ship" not in text
     assert text.startswith("It runs at 2.10 times")
+
+
+def test_the_chosen_scheme_is_named() -> None:
+    text = verdict_text(
+        metric=None, comparison=None, latency=None, size_ratio=4.0, parity="exact", unmet=[],
+        chosen="w8 (8-bit weights, float arithmetic)",
+    )  # fmt: skip
+    assert text.endswith("Chosen: w8 (8-bit weights, float arithmetic).")

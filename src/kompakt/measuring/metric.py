@@ -59,7 +59,7 @@ class Metric:
 
 def no_nan(rows: Any) -> NDArray[np.bool_]:
     """Rows without NaN, shape (n,): how a metric marks samples that do not count."""
-    return ~np.isnan(rows).reshape(len(rows), -1).any(axis=1)
+    return np.asarray(~np.isnan(rows).reshape(len(rows), -1).any(axis=1), dtype=np.bool_)
 
 
 def any_nonzero(rows: Any) -> NDArray[np.bool_]:

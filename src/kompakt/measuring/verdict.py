@@ -17,8 +17,9 @@ def verdict_text(
     size_ratio: float,
     parity: str | None,
     unmet: list[str],
+    chosen: str = "",
 ) -> str:
-    """One to four sentences: parity failures, speed that was not gained, the budget, accuracy, size."""
+    """Some sentences: parity failures, speed that was not gained, the budget, accuracy, size, the scheme."""
     sentences = []
     if parity == "failed":
         sentences.append("The file does not compute what was simulated: do not ship it.")
@@ -27,6 +28,7 @@ def verdict_text(
         sentences.append(f"The budget is not met: {'; '.join(unmet)}.")
     sentences.append(accuracy_sentence(metric, comparison))
     sentences.append(size_sentence(size_ratio))
+    sentences.append(f"Chosen: {chosen}." if chosen else "")
     return " ".join(s for s in sentences if s)
 
 

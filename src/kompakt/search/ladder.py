@@ -30,6 +30,8 @@ from kompakt.search.workbench import Build, Workbench
 
 LEAST_COVERED = 0.05
 """Share of the multiply-adds a dynamic scheme must treat to be worth trying."""
+UNJUDGED_BITS = 8
+"""Fewest bits of weights a scheme may have to be chosen where no validation data can judge it."""
 QUICK_SECONDS = 4.0
 ALIKE = 0.07
 """Speeds and sizes this close (a share) count as equal: quick timings tell no more apart."""
@@ -148,11 +150,18 @@ class Ladder:
     def _level_one(self) -> Iterator[Candidate]:
         for candidate in without_data(self.keep_float):
             covered = self._dynamic_share() if candidate.name == "dynamic" else 1.0
-            if covered >= LEAST_COVERED:
-                yield candidate
-            else:
+            why = ""
+            if covered < LEAST_COVERED:
                 why = f"it would treat only {covered:.1%} of the multiply-adds"
+            elif self.judge is None and candidate.scheme.fewest_bits < UNJUDGED_BITS:
+                why = (
+                    "without validation data nothing tells what it costs; give validation data, or "
+                    "ask for its scheme by name"
+                )
+            if why:
                 self.trials.append(Trial(candidate=candidate, outcome="not tried", why=why))
+            else:
+                yield candidate
 
     def _level_two(self) -> Iterator[Candidate]:
         try:
