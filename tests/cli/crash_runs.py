@@ -10,36 +10,47 @@ import ctypes
 import functools
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
 import tempfile
 import time
 import traceback
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from kompakt import compression
 from kompakt.cli.main import run as kompakt
 
+WARM = """
+import torch
+
+def net():
+    return torch.nn.Linear(4, 2), torch.zeros(2, 4)
+
+def data():
+    return [torch.rand(2, 4)]
+"""
 SET_PTRACER, ANY_PROCESS = 0x59616D61, ctypes.c_ulong(-1)
 
 
 def warm_up() -> None:
-    """Import and prepare all that a run needs; speed and memory are not measured in any."""
+    """One run in this process, so that the forks have nothing left to import; no run measures speed or memory."""
     torch.set_num_threads(1)
     compression.compress = functools.partial(
         compression.compress, measure_latency=False, measure_memory=False
     )
-    with tempfile.TemporaryDirectory() as folder:
-        example = torch.zeros(2, 4)
-        model = nn.Linear(4, 2).eval()
-        compression.compress(
-            model, example_inputs=example, calibration=[example], scheme="w8a8", out=f"{folder}/out"
-        )
+    with tempfile.TemporaryDirectory() as folder, Path(os.devnull).open("w") as nothing:
+        os.chdir(folder)
+        Path("warm.py").write_text(WARM)
+        sys.argv = shlex.split("kompakt compress warm:net --calibration warm:data -o out")
+        with redirect_stdout(nothing), redirect_stderr(nothing), suppress(SystemExit):
+            kompakt()
+        os.chdir("/")
 
 
 def child(job: dict[str, Any], printed: tuple[int, int]) -> int:
