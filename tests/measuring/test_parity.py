@@ -14,9 +14,10 @@ from torch import Tensor
 from kompakt.errors import DataError
 from kompakt.measuring.data import Batch
 from kompakt.measuring.parity import Certificate, SiteParity, Tolerances, certify
+from kompakt.network.network import Network
 from kompakt.quantize.integer import run_in_integers
 from kompakt.quantize.place import quantizer_calls
-from kompakt.schemes import Scheme, float32, fp16, w4, w8, w8a8_dynamic, w8a16
+from kompakt.schemes import Scheme, float32, fp16, w4, w8, w8a8, w8a8_dynamic, w8a16
 from kompakt.targets import Written
 
 from ..nets import ONNXRUNTIME, Deployed, deployed
@@ -87,8 +88,8 @@ def test_a_sound_integer_file_is_exact(name: str) -> None:
     assert [row.site for row in found.rows] == list(quantizer_calls(made.placed))
     assert {row.fed_by for row in found.rows} <= {"integer", "table"}
     assert found.unfused == ()
-    assert found.output_relative_error == 0
-    assert found.output_values == 40 * (7 if name == "dense 3d" else 1)
+    assert found.forced.relative_error == found.free_running.relative_error == 0
+    assert found.forced.values == 40 * (7 if name == "dense 3d" else 1)
 
 
 def test_a_float_operator_between_integer_ones_is_held_to_a_tolerance() -> None:
@@ -98,7 +99,7 @@ def test_a_float_operator_between_integer_ones_is_held_to_a_tolerance() -> None:
     assert fed["x"] == "integer"
     assert fed["stem"] == "integer", "an integer product whose bias is added in float"
     assert fed["block.norm1"] == fed["mean"] == "float"
-    assert found.output_relative_error <= found.tolerances.output_error
+    assert found.forced.relative_error <= found.tolerances.output_error
 
 
 @pytest.mark.parametrize(
@@ -115,7 +116,7 @@ def test_a_float_operator_between_integer_ones_is_held_to_a_tolerance() -> None:
 def test_without_codes_only_equal_outputs_are_exact(name: str, scheme: Scheme) -> None:
     found = certified(deployed(name, scheme))
     assert found.rows == ()
-    assert found.verdict == ("exact" if found.output_differing == 0 else "within tolerance")
+    assert found.verdict == ("exact" if found.free_running.differing == 0 else "within tolerance")
     if scheme == w8a8_dynamic():
         assert found.verdict == "exact"
 
@@ -174,14 +175,114 @@ def test_a_fault_in_a_shared_scale_is_charged_to_its_first_site() -> None:
 
 @pytest.mark.parametrize(
     ("scheme", "tensor"),
-    [(w8a8_dynamic(), "b.weight_codes"), (w8(), "b.weight_scale"), (fp16(), "b.weight_codes")],
-    ids=["dynamic", "weight-only", "fp16"],
+    [(w8(), "b.weight_scale"), (fp16(), "b.weight_codes")],
+    ids=["weight-only", "fp16"],
 )
 def test_faults_in_files_without_codes_show_at_the_output(scheme: Scheme, tensor: str) -> None:
     made = deployed("dense", scheme)
     found = certified(made, damaged(made.written, tensor, lambda v: v + (v == v.max())))
     assert found.verdict == "failed"
     assert found.first_difference == "output"
+
+
+# --- dynamic layers ---------------------------------------------------------------------------
+
+ENCODER_LAYERS = ("stem", "block.self_attn.out_proj", "block.linear1", "block.linear2", "head")
+
+
+def test_dynamic_layers_are_checked_one_by_one_on_the_runtimes_own_input() -> None:
+    made = deployed("encoder", w8a8_dynamic())
+    found = certified(made)
+    assert found.verdict in ("exact", "within tolerance")
+    assert {row.site for row in found.layers} >= set(ENCODER_LAYERS)
+    assert all(row.values > 0 and row.kernel for row in found.layers)
+    assert max(row.output_error for row in found.layers) <= found.tolerances.layer_error
+    assert max(row.input_error for row in found.layers) <= found.tolerances.output_error
+    assert found.forced.relative_error <= found.tolerances.output_error
+    assert found.probe_operators == {}, "looking does not change what runs"
+    data = found.to_json()
+    assert data["dynamic_layers"] == len(found.layers)
+    assert data["free_running_output_error"] == found.free_running.relative_error
+    assert data["forced_output_error"] == found.forced.relative_error
+
+
+def test_drift_of_a_free_running_referee_is_told_and_no_failure(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A last-bit difference moves the codes of dynamic layers behind it; each layer itself is right all the same."""
+    from kompakt.measuring import parity
+
+    def drifting(placed: Network, *inputs: Tensor, on_codes: object) -> object:
+        return run_in_integers(placed, *(x * 1.001 for x in inputs))
+
+    monkeypatch.setattr(parity, "run_in_integers", drifting)
+    found = certified(deployed("encoder", w8a8_dynamic()))
+    assert found.verdict == "within tolerance"
+    assert found.free_running.relative_error > 10 * found.tolerances.output_error
+    assert found.free_running.largest > 0
+    assert found.forced.relative_error <= found.tolerances.output_error
+
+
+def one_step(values: np.ndarray) -> np.ndarray:
+    """One weight code in a column that is used, one step off."""
+    place = np.unravel_index(np.abs(values.astype(np.int32)).argmin(), values.shape)
+    values[place] += 1
+    return values
+
+
+def one_channel(values: np.ndarray) -> np.ndarray:
+    values[0] *= np.float32(1.0001)
+    return values
+
+
+@pytest.mark.parametrize("layer", ["stem", "block.linear1", "block.linear2", "head"])
+@pytest.mark.parametrize(
+    ("tensor", "change"),
+    [("weight_codes", one_step), ("weight_scale", one_channel), ("bias", one_channel)],
+    ids=["weight", "scale", "bias"],
+)
+def test_a_fault_in_a_dynamic_layer_is_charged_to_it(
+    layer: str, tensor: str, change: Callable[[np.ndarray], np.ndarray]
+) -> None:
+    made = deployed("encoder", w8a8_dynamic())
+    found = certified(made, damaged(made.written, f"{layer}.{tensor}", change))
+    assert found.verdict == "failed"
+    assert found.first_difference == layer
+    assert [r.site for r in found.layers if not r.within(found.tolerances)] == [layer]
+
+
+def test_a_fault_between_dynamic_layers_is_charged_to_the_next_one() -> None:
+    made = deployed("encoder", w8a8_dynamic())
+    found = certified(made, damaged(made.written, "block.norm1.weight", one_channel))
+    assert found.verdict == "failed"
+    assert found.first_difference == "block.linear1"
+
+
+def test_a_dynamic_layer_nobody_can_see_fails() -> None:
+    made = deployed("dense", w8a8_dynamic())
+    hidden = {name: at for name, at in made.written.dynamic.items() if name != "b"}
+    found = certified(made, replace(made.written, dynamic=hidden))
+    assert (found.verdict, found.first_difference) == ("failed", "b")
+
+
+@pytest.mark.slow
+def test_dynamic_layers_are_found_in_what_torch_exports(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The slow way to write a network names its values otherwise."""
+    made = deployed("dense 3d", w8a8_dynamic())
+    monkeypatch.setattr("kompakt.targets.onnx_export.emitted_or_none", lambda network: None)
+    found = certified(made, ONNXRUNTIME.write(made.placed))
+    assert found.verdict == "exact"
+    assert [row.site for row in found.layers] == ["a", "b", "c"]
+
+
+def test_static_and_dynamic_layers_in_one_file() -> None:
+    made = deployed("encoder", w8a8().with_override("block.linear*", w8a8_dynamic().default))
+    found = certified(made)
+    assert found.verdict in ("exact", "within tolerance")
+    assert {row.site for row in found.layers} == {"block.linear1", "block.linear2"}
+    assert found.rows
+    wrong = certified(made, damaged(made.written, "block.linear2.bias", one_channel))
+    assert wrong.first_difference == "block.linear2"
 
 
 def test_a_fault_behind_a_float_operator_is_found() -> None:

@@ -2,150 +2,45 @@
 
 For every quantizer the codes the runtime produces (read from the written file itself) are compared with those of the
 integer referee, first running freely, then, for quantizers that differ, *teacher-forced*: each is fed the runtime's own
-codes, so that a difference is charged to the site that makes it and not to all sites behind it.
+codes, so that a difference is charged to the site that makes it and not to all sites behind it. A layer that finds its
+range while it runs has no codes to read; it is given the runtime's own float input, and its float output is compared.
 """
 
 from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.fx import Node
 
 from kompakt.errors import DataError
+from kompakt.measuring.certificate import (
+    Certificate,
+    Fed,
+    LayerParity,
+    OutputParity,
+    SiteParity,
+    Tolerances,
+    Verdict,
+)
 from kompakt.measuring.data import Batch
 from kompakt.network.kinds import kind_of
 from kompakt.network.network import Network
 from kompakt.progress import track
+from kompakt.quantize.forcing import dynamic_output, run_forced
 from kompakt.quantize.integer import run_in_integers
+from kompakt.quantize.layers import Treated
 from kompakt.quantize.place import is_quantizer_call, quantizer_calls, quantizer_of
 from kompakt.quantize.rules import Rules
-from kompakt.targets.target import Arrays, Target, Written, as_arrays
+from kompakt.targets.target import Arrays, LayerValues, Target, Written, as_arrays
 
-Fed = Literal["integer", "table", "float"]
 TABLE_KERNELS = frozenset({"QLinearSigmoid"})
 """Kernels that look up the result of each of 256 codes in a table made with float exponentials."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Tolerances:
-    """What a certificate accepts.
-
-    Attributes:
-        integer_share: Share of codes that may differ where an integer kernel feeds the quantizer.
-        float_share: The same where a float operator feeds it (two runtimes' exponentials differ in the last bit).
-        table_share: The same where the runtime looks results up in a table of all codes: one entry that rounds the
-            other way differs wherever it is used.
-        float_step: By how many codes such a code may differ; one code alone may do so whatever its share.
-        wide_step: The same for formats of more than 8 bits, whose steps are as small as the rounding of a float
-            kernel; any share of those may differ by so much.
-        output_error: Relative error of the outputs, ‖runtime − referee‖ / ‖referee‖.
-    """
-
-    integer_share: float = 0.0
-    float_share: float = 1e-3
-    table_share: float = 0.05
-    float_step: int = 1
-    wide_step: int = 2
-    output_error: float = 1e-5
-
-
-@dataclass(frozen=True, kw_only=True)
-class SiteParity:
-    """How one quantizer's codes compare."""
-
-    site: str
-    fed_by: Fed
-    bits: int = 8
-    codes: int = 0
-    differing: int = 0
-    largest: int = 0
-
-    def add(self, ours: NDArray[Any], theirs: NDArray[Any]) -> SiteParity:
-        """The same with one more comparison of equally shaped code arrays."""
-        different = ours.astype(theirs.dtype) != theirs
-        count = int(np.count_nonzero(different))
-        gap = np.abs(ours[different].astype(np.int64) - theirs[different]) if count else np.zeros(1)
-        return replace(
-            self,
-            codes=self.codes + ours.size,
-            differing=self.differing + count,
-            largest=max(self.largest, int(gap.max())),
-        )
-
-    def within(self, tolerances: Tolerances) -> bool:
-        """Whether it is acceptable."""
-        share = self.differing / max(1, self.codes)
-        if self.bits > 8:
-            return self.largest <= tolerances.wide_step
-        if self.fed_by == "integer":
-            return share <= tolerances.integer_share
-        limit = tolerances.table_share if self.fed_by == "table" else tolerances.float_share
-        few = share <= limit or self.differing <= 1
-        return few and self.largest <= tolerances.float_step
-
-
-@dataclass(frozen=True, kw_only=True)
-class Certificate:
-    """The outcome of a parity check.
-
-    Attributes:
-        verdict: ``exact`` (every code equal), ``within tolerance`` or ``failed``.
-        samples: Samples compared.
-        rows: One per quantizer, in graph order.
-        free_running_differing: Codes that differ when the referee runs freely, over all quantizers.
-        output_relative_error: ‖runtime − referee‖ / ‖referee‖ over all outputs.
-        output_differing: Output values that are not equal.
-        output_values: Output values compared.
-        probe_agrees: Whether the file with its codes made visible gives the same outputs as the file that ships, to
-            the tolerance for outputs.
-        unfused: Sites meant to come out of integer kernels that the runtime computes in float on this machine.
-        first_difference: The first site that is not acceptable.
-        tolerances: What was accepted.
-        operators: The operators the runtime executes, counted.
-    """
-
-    verdict: Literal["exact", "within tolerance", "failed"]
-    samples: int
-    rows: tuple[SiteParity, ...]
-    free_running_differing: int
-    output_relative_error: float
-    output_differing: int
-    output_values: int
-    probe_agrees: bool
-    first_difference: str | None
-    tolerances: Tolerances
-    operators: dict[str, int] = field(default_factory=dict)
-    unfused: tuple[str, ...] = ()
-
-    def to_json(self) -> dict[str, Any]:
-        """The ``parity`` object of a record."""
-        return {
-            "verdict": self.verdict,
-            "samples": self.samples,
-            "quantizers": len(self.rows),
-            "differing_quantizers": sum(r.differing > 0 for r in self.rows),
-            "codes": sum(r.codes for r in self.rows),
-            "differing_codes": sum(r.differing for r in self.rows),
-            "free_running_differing": self.free_running_differing,
-            "largest_code_difference": max((r.largest for r in self.rows), default=0),
-            "output_relative_error": self.output_relative_error,
-            "output_differing": self.output_differing,
-            "output_values": self.output_values,
-            "probe_agrees": self.probe_agrees,
-            "tolerances": asdict(self.tolerances),
-            "first_difference": self.first_difference,
-            "rows": [asdict(r) for r in self.rows],
-            "fused_operators": self.operators,
-            "unfused": list(self.unfused),
-        }
 
 
 def certify(
@@ -176,14 +71,22 @@ def certify(
     with tempfile.TemporaryDirectory(prefix="kompakt-") as folder:
         path = written.save(Path(folder))
         shipped = target.load(path, written.options)
-        values = list(written.codes.values())
-        probe = target.probe(path, written.options, values)
-        kernels = target.kernels(path, written.options, values)
+        named = path, written.options, written.visible
+        probe = target.probe(*named) if target.probe is not None else shipped
+        kernels = target.kernels(*named) if target.kernels is not None else {}
         comparison = _Comparison(placed, written, rules, kernels)
         for batch in track(batches, "checking parity"):
             arrays = as_arrays(batch.inputs)
-            comparison.compare(batch, shipped(arrays), probe(arrays))
-        return comparison.certificate(tolerances, target.operators(path, written.options))
+            # An input that feeds a layer directly is its own visible value.
+            comparison.compare(batch, shipped(arrays), {**arrays, **probe(arrays)})
+        operators = target.operators(path, written.options)
+        probed = target.operators(*named) if target.probe is not None else operators
+        return comparison.certificate(tolerances, operators, _changed(operators, probed))
+
+
+def _changed(before: dict[str, int], after: dict[str, int]) -> dict[str, int]:
+    gaps = {kind: after.get(kind, 0) - before.get(kind, 0) for kind in sorted({*before, *after})}
+    return {kind: gap for kind, gap in gaps.items() if gap}
 
 
 class _Comparison:
@@ -208,78 +111,120 @@ class _Comparison:
             site for site, row in self.free.items() if meant[site] != "float" == row.fed_by
         )
         self.forced = dict(self.free)
+        self.layers = {
+            path: LayerParity(site=path, kernel=_kernel(written.dynamic.get(path, ()), kernels))
+            for path in _dynamic_calls(placed)
+        }
         self.samples = 0
-        self.error2 = self.norm2 = 0.0
-        self.differing = self.values = 0
-        self.probe_error2 = 0.0
+        self.free_output = self.forced_output = self.probe_output = OutputParity()
 
     def compare(self, batch: Batch, shipped: Arrays, probed: Arrays) -> None:
         inputs = list(batch.inputs.values())
         self.samples += batch.size
         for name, values in shipped.items():
-            gap = probed[name].astype(np.float64) - values
-            self.probe_error2 += float(np.square(gap).sum())
-        theirs = {site: probed[name] for site, name in self.written.codes.items()}
+            self.probe_output = self.probe_output.add(values, probed[name])
 
         def note_free(site: str, codes: Tensor) -> None:
-            if site in theirs:
-                self.free[site] = self.free[site].add(codes.numpy(), theirs[site])
+            if site in self.written.codes:
+                theirs = probed[self.written.codes[site]]
+                self.free[site] = self.free[site].add(codes.numpy(), theirs)
 
-        outputs = run_in_integers(self.placed, *inputs, on_codes=note_free)
-        if any(row.differing for row in self.free.values()):
-            outputs = self._compare_forced(inputs, theirs)
+        outputs = _tensors(run_in_integers(self.placed, *inputs, on_codes=note_free))
+        self.free_output = _added(self.free_output, outputs, shipped)
+        if self.layers or any(row.differing for row in self.free.values()):
+            outputs = self._forced_outputs(inputs, probed)
         else:
             self.forced = dict(self.free)
-        self._compare_outputs(outputs, shipped)
+        self.forced_output = _added(self.forced_output, outputs, shipped)
 
-    def _compare_forced(self, inputs: list[Tensor], theirs: Arrays) -> Any:
+    def _forced_outputs(self, inputs: list[Tensor], probed: Arrays) -> list[Tensor]:
         def force(site: str, codes: Tensor) -> Tensor | None:
-            if site not in theirs:
+            if site not in self.written.codes:
                 return None
-            self.forced[site] = self.forced[site].add(codes.numpy(), theirs[site])
-            return torch.from_numpy(theirs[site].astype(np.int32))
+            theirs = probed[self.written.codes[site]]
+            self.forced[site] = self.forced[site].add(codes.numpy(), theirs)
+            return torch.from_numpy(theirs.astype(np.int32))
 
-        return run_in_integers(self.placed, *inputs, on_codes=force)
+        def force_layer(path: str, call: int, x: Tensor) -> Tensor | None:
+            calls = self.written.dynamic.get(path, ())
+            if not calls:
+                return None
+            # Calls on the same input are one call in the file.
+            at = calls[min(call, len(calls) - 1)]
+            given, got = torch.from_numpy(probed[at.input]), probed[at.output]
+            ours, sizes = dynamic_output(self.placed, path, given)
+            before = OutputParity().add(x.numpy(), probed[at.input]).relative_error
+            row = self.layers[path]
+            self.layers[path] = row.add(ours.numpy(), got, sizes.numpy(), before)
+            return torch.from_numpy(got)
 
-    def _compare_outputs(self, outputs: Any, shipped: Arrays) -> None:
-        flat = [t for t in torch.utils._pytree.tree_leaves(outputs) if isinstance(t, Tensor)]
-        for ours, theirs in zip(flat, shipped.values(), strict=True):
-            expected, got = ours.numpy().astype(np.float64), theirs.astype(np.float64)
-            self.error2 += float(np.square(got - expected).sum())
-            self.norm2 += float(np.square(expected).sum())
-            self.differing += int(np.count_nonzero(got != expected))
-            self.values += got.size
+        return _tensors(run_forced(self.placed, *inputs, on_codes=force, on_dynamic=force_layer))
 
-    def certificate(self, tolerances: Tolerances, operators: dict[str, int]) -> Certificate:
-        rows = tuple(self.forced.values())
+    def certificate(
+        self, tolerances: Tolerances, operators: dict[str, int], changed: dict[str, int]
+    ) -> Certificate:
+        rows, layers = tuple(self.forced.values()), tuple(self.layers.values())
         free = sum(r.differing for r in self.free.values())
-        norm = float(np.sqrt(max(self.norm2, 1e-300)))
-        error, probe_error = np.sqrt(self.error2) / norm, np.sqrt(self.probe_error2) / norm
-        probe_agrees = bool(probe_error <= tolerances.output_error)
-        bad = next((r.site for r in rows if not r.within(tolerances)), None)
-        if bad is None and not error <= tolerances.output_error:
-            bad = "output"
+        probe_agrees = self.probe_output.relative_error <= tolerances.output_error
+        bad = self._first_bad(tolerances)
         if bad is None and not probe_agrees:
             bad = "the file with its codes made visible gives other outputs than the file itself"
-        # Where nothing is quantized in the file's graph there are no codes to be equal, only outputs.
-        exact = free == 0 and (bool(rows) or self.differing == 0) and probe_error == 0
-        verdict: Literal["exact", "within tolerance", "failed"] = (
-            "failed" if bad else "exact" if exact else "within tolerance"
-        )
+        # Where no site has codes, equal outputs are what is left to be equal.
+        equal = self.free_output.differing == 0 if layers or not rows else True
+        exact = free == 0 and equal and self.probe_output.error2 == 0
+        exact = exact and not any(row.differing for row in layers)
+        verdict: Verdict = "failed" if bad else "exact" if exact else "within tolerance"
         return Certificate(
             verdict=verdict,
             samples=self.samples,
             rows=rows,
+            layers=layers,
             free_running_differing=free,
-            output_relative_error=float(error),
-            output_differing=self.differing,
-            output_values=self.values,
+            free_running=self.free_output,
+            forced=self.forced_output,
             probe_agrees=probe_agrees,
+            probe_operators=changed,
             first_difference=bad,
             tolerances=tolerances,
             operators=operators,
             unfused=self.unfused,
         )
+
+    def _first_bad(self, tolerances: Tolerances) -> str | None:
+        """The first site, in graph order, that is not acceptable; ``output`` when only the outputs are not."""
+        rows = {
+            **{call: self.forced.get(site) for site, call in quantizer_calls(self.placed).items()},
+            **{node: self.layers[path] for path, node in _dynamic_calls(self.placed).items()},
+        }
+        for node in self.placed.graph.nodes:
+            row = rows.get(node)
+            if row is not None and not row.within(tolerances):
+                return row.site
+        return None if self.forced_output.relative_error <= tolerances.output_error else "output"
+
+
+def _tensors(outputs: Any) -> list[Tensor]:
+    return [t for t in torch.utils._pytree.tree_leaves(outputs) if isinstance(t, Tensor)]
+
+
+def _added(found: OutputParity, outputs: list[Tensor], shipped: Arrays) -> OutputParity:
+    for ours, theirs in zip(outputs, shipped.values(), strict=True):
+        found = found.add(ours.numpy(), theirs)
+    return found
+
+
+def _dynamic_calls(placed: Network) -> dict[str, Node]:
+    """The first call of each layer that finds its range while it runs, by path, in graph order."""
+    found: dict[str, Node] = {}
+    for node in placed.graph.nodes:
+        layer = placed.get_submodule(str(node.target)) if node.op == "call_module" else None
+        if isinstance(layer, Treated) and layer.treatment.mode == "dynamic":
+            found.setdefault(str(node.target), node)
+    return found
+
+
+def _kernel(calls: Sequence[LayerValues], kernels: dict[str, str]) -> str:
+    return kernels.get(calls[0].output, "") if calls else ""
 
 
 def _really_fed_by(meant: Fed, kernel: str, call: Node) -> Fed:
@@ -305,3 +250,13 @@ def _fed_by(placed: Network, call: Node, rules: Rules) -> Fed:
         assert isinstance(source, Node)
     fed = [a for a in source.all_input_nodes if is_quantizer_call(placed, a)]
     return "integer" if kind_of(source) in integer and fed else "float"
+
+
+__all__ = [
+    "Certificate",
+    "LayerParity",
+    "OutputParity",
+    "SiteParity",
+    "Tolerances",
+    "certify",
+]

@@ -12,6 +12,9 @@ from torch import Tensor
 
 from kompakt.numerics.affine import dynamic_qparams
 
+LARGEST_PRODUCT = 255 * 128
+"""The largest magnitude of a uint8 code less its zero point, times an int8 weight code."""
+
 
 def dynamic_linear(x: Tensor, codes_IO: Tensor, scale_O: Tensor, bias_O: Tensor | None) -> Tensor:
     """A linear layer whose input is quantized to uint8 with the range it has right now.
@@ -27,7 +30,10 @@ def dynamic_linear(x: Tensor, codes_IO: Tensor, scale_O: Tensor, bias_O: Tensor 
     """
     scale, zero_point = dynamic_qparams(x)
     codes = torch.clamp(torch.round(x / scale) + zero_point, 0, 255) - zero_point
-    sums = torch.matmul(codes.double(), codes_IO.double()).float()
+    # Sums of integers below 2²⁴ are exact in float32, whatever their order; longer ones need float64.
+    wide = codes_IO.shape[0] * LARGEST_PRODUCT >= 2**24
+    dtype = torch.float64 if wide else torch.float32
+    sums = torch.matmul(codes.to(dtype), codes_IO.to(dtype)).float()
     result = sums * (scale * scale_O)
     return result if bias_O is None else result + bias_O
 

@@ -66,6 +66,8 @@ CHINESE: dict[str, str] = {
     "budget.met": "满足",
     "budget.not_met": "未满足",
     "budget.none": "未设定",
+    # what was chosen
+    "chosen": "选中：{chosen}。",
     # four figures
     "comparison.title": "浮点与压缩后的并列比较",
     "comparison.short": "并列比较",
@@ -233,7 +235,19 @@ CHINESE: dict[str, str] = {
         "有 {differing} 个（{share}）不同，最多相差 {largest}。"
     ),
     "parity.first": "第一个不同的位点是 {site}。",
-    "parity.output": "模型输出的相对差异为 {error}。",
+    "parity.no_codes.exact": "是，在 {samples} 个样本上逐位一致。",
+    "parity.no_codes.within tolerance": "在 {samples} 个样本上，在规定的容差之内。",
+    "parity.no_codes.failed": "否；比较了 {samples} 个样本。",
+    "parity.layers": (
+        "{count} 个层在运行时确定范围。把运行时自己的浮点输入交给模拟中的每一层："
+        "其中 {differing} 层不同，最多相差所加各数大小的 {error}；它们的输入最多相差 {input}。"
+    ),
+    "parity.forced": "在每个位点都采用运行时自己的值时，模拟的输出相对差异为 {error}。",
+    "parity.free": (
+        "只从模型输入出发自由运行时，相对差异为 {error}，单个值最多相差 {largest}，"
+        "{codes} 个编码中有 {differing} 个不同：一个编码舍入到另一边，会影响其后的编码。"
+        "此处只作说明，不设限。"
+    ),
     "parity.table": "每个量化器比较的编码。",
     "parity.fused": "{runtime} 实际执行的图中的算子。",
     "parity.tolerances": "证书的容差：{list}。",

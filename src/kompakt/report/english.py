@@ -71,6 +71,8 @@ ENGLISH: dict[str, str] = {
     "budget.met": "met",
     "budget.not_met": "not met",
     "budget.none": "none set",
+    # what was chosen
+    "chosen": "Chosen: {chosen}.",
     # four figures
     "comparison.title": "Float and compressed, side by side",
     "comparison.short": "Side by side",
@@ -252,7 +254,23 @@ ENGLISH: dict[str, str] = {
         "({share}) differ, by up to {largest}."
     ),
     "parity.first": "The first site that differs is {site}.",
-    "parity.output": "At the model’s output the relative difference is {error}.",
+    "parity.no_codes.exact": "Yes, to the bit, on {samples} samples.",
+    "parity.no_codes.within tolerance": "Within the stated tolerances, on {samples} samples.",
+    "parity.no_codes.failed": "No; {samples} samples were compared.",
+    "parity.layers": (
+        "{count} layers find their ranges while they run. Each was given the runtime’s own float "
+        "input: {differing} of them differ, by at most {error} of what they add up; their inputs "
+        "by at most {input}."
+    ),
+    "parity.forced": (
+        "Given the runtime’s own values at every site, the simulation’s output differs by {error} "
+        "(relative)."
+    ),
+    "parity.free": (
+        "Running freely, from the model’s inputs alone, it differs by {error}, in one value by at "
+        "most {largest}, and {differing} of {codes} codes differ: one code that rounds the other "
+        "way moves others behind it. This is stated, not limited."
+    ),
     "parity.table": "Codes compared at each quantizer.",
     "parity.fused": "Operators in the graph that {runtime} really executes.",
     "parity.tolerances": "Tolerances of the certificate: {list}.",

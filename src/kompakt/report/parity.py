@@ -54,8 +54,12 @@ def _shown(value: object) -> str:
 def _sentences(draft: Draft, found: Mapping[str, Any]) -> Iterator[str]:
     codes, differing = real(found.get("codes")), real(found.get("differing_codes"))
     share = differing / codes if codes and differing is not None else None
+    layers = real(found.get("dynamic_layers"))
+    # A file whose layers find their ranges while they run has no codes to speak of.
     yield draft.say(
-        f"parity.verdict.{found['verdict']}",
+        f"parity.no_codes.{found['verdict']}"
+        if codes == 0
+        else f"parity.verdict.{found['verdict']}",
         quantizers=whole(found.get("quantizers")),
         samples=whole(found.get("samples")),
         codes=whole(codes),
@@ -66,8 +70,24 @@ def _sentences(draft: Draft, found: Mapping[str, Any]) -> Iterator[str]:
     )
     if found.get("first_difference"):
         yield draft.say("parity.first", site=found["first_difference"])
-    if real(found.get("output_relative_error")) is not None:
-        yield draft.say("parity.output", error=number(found["output_relative_error"]))
+    if layers:
+        yield draft.say(
+            "parity.layers",
+            count=whole(layers),
+            differing=whole(found.get("differing_dynamic_layers")),
+            error=number(found.get("largest_layer_error")),
+            input=number(found.get("largest_layer_input_error")),
+        )
+    if real(found.get("forced_output_error")) is not None:
+        yield draft.say("parity.forced", error=number(found["forced_output_error"]))
+    if real(found.get("free_running_output_error")) is not None:
+        yield draft.say(
+            "parity.free",
+            error=number(found["free_running_output_error"]),
+            largest=number(found.get("free_running_output_largest")),
+            differing=whole(found.get("free_running_differing")),
+            codes=whole(codes),
+        )
 
 
 def _kernels(draft: Draft, operators: object) -> Table | None:

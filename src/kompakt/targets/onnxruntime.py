@@ -19,17 +19,21 @@ import onnx
 import onnx_ir as ir
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from kompakt.errors import ArtifactError, TargetError
 from kompakt.network.interface import TensorSpec
 from kompakt.network.kinds import kind_of
 from kompakt.network.network import Network
+from kompakt.network.onnx import source_of
 from kompakt.numerics.granularity import PerGroup
 from kompakt.quantize.kinds import NEAREST, PAD_WITH_VALUE, SCALED_ADD
 from kompakt.quantize.layers import Treated
 from kompakt.quantize.place import calls_by_quantizer
+from kompakt.quantize.quantizer import Quantizer
 from kompakt.quantize.rules import Rules
 from kompakt.targets.onnx_biases import round_biases
+from kompakt.targets.onnx_dynamic import dynamic_values
 from kompakt.targets.onnx_export import export_onnx
 from kompakt.targets.onnx_rewrites import (
     absorb_padding,
@@ -118,19 +122,29 @@ def write(network: Network) -> Written:
         TargetError: K401 when an operator has no ONNX form, K402 when the written model is not valid.
     """
     model = export_onnx(network)
-    strip_metadata(model)
-    split_tensors(model)
-    absorb_padding(model)
-    fix_reshapes(model)
-    store_in_four_bits(model, _four_bit_weights(network))
-    sites = {f"{path}.scale": sites for path, sites in calls_by_quantizer(network).items()}
-    codes = name_codes(model, sites)
-    pad_codes(model)
-    tidy(model)
-    round_biases(model)
-    shield_float_weights(model)
-    model.producer_name, model.producer_version = "kompakt", importlib.metadata.version("kompakt")
-    return Written(files=_serialize(model), codes=codes, options=_options(network))
+    imported = source_of(network)
+    if imported is None:
+        strip_metadata(model)
+        split_tensors(model)
+        fix_reshapes(model)
+    treated = any(isinstance(m, Quantizer | Treated) for m in nn.Module.modules(network))
+    codes: dict[str, str] = {}
+    if imported is None or treated:
+        absorb_padding(model)
+        store_in_four_bits(model, _four_bit_weights(network))
+        sites = {f"{path}.scale": sites for path, sites in calls_by_quantizer(network).items()}
+        codes = name_codes(model, sites)
+        pad_codes(model)
+        if imported is None:
+            tidy(model)
+        round_biases(model)
+        shield_float_weights(model)
+    dynamic = dynamic_values(model, network)
+    if imported is None:
+        model.producer_name = "kompakt"
+        model.producer_version = importlib.metadata.version("kompakt")
+    options = _options(network)
+    return Written(files=_serialize(model), codes=codes, dynamic=dynamic, options=options)
 
 
 def _options(network: Network) -> dict[str, str]:
@@ -310,16 +324,24 @@ def _walk_back(name: str, makers: Mapping[str, Any], through: Sequence[str]) -> 
     return node
 
 
-def operators(path: Path, options: Mapping[str, str]) -> dict[str, int]:
-    """Count the operators ONNX Runtime executes after all its own optimizations."""
-    graph = _optimized(path, options)
+def operators(
+    path: Path, options: Mapping[str, str], visible: Sequence[str] = ()
+) -> dict[str, int]:
+    """Count the operators ONNX Runtime executes after all its own optimizations.
+
+    Args:
+        path: The model file.
+        options: Session settings.
+        visible: Values that come out beside the outputs, which can keep the runtime from fusing.
+    """
+    graph = _optimized(_with_visible(path, visible), _beside(path, options))
     return dict(sorted(Counter(node.op_type for node in graph.node).items()))
 
 
 def _with_visible(path: Path, codes: Sequence[str]) -> bytes:
     """The model with the named values among its outputs; external data stays where it is."""
     model = onnx.load(str(path), load_external_data=False)
-    existing = {output.name for output in model.graph.output}
+    existing = {value.name for value in (*model.graph.output, *model.graph.input)}
     model.graph.output.extend(
         onnx.ValueInfoProto(name=name) for name in codes if name not in existing
     )

@@ -36,6 +36,14 @@ class Runnable(Protocol):
         """Run the model once."""
 
 
+@dataclass(frozen=True)
+class LayerValues:
+    """Names of the values of a file that hold the float input and output of one call of a layer."""
+
+    input: str
+    output: str
+
+
 @dataclass(frozen=True, kw_only=True)
 class Written:
     """A network as the files of one runtime.
@@ -44,13 +52,22 @@ class Written:
         files: File name to content; the first is the model.
         options: Settings the runtime must be loaded with to compute what was simulated.
         codes: For each quantized site, the name of the value that holds its codes in the file.
+        dynamic: For each layer that finds its range while it runs, where its float input and output are, by call.
         notes: What a user should know about this file.
     """
 
     files: dict[str, bytes]
     options: dict[str, str] = field(default_factory=dict)
     codes: dict[str, str] = field(default_factory=dict)
+    dynamic: dict[str, tuple[LayerValues, ...]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+
+    @property
+    def visible(self) -> list[str]:
+        """The values a parity check looks at: codes, and float values of dynamic layers, each once."""
+        values = (v for calls in self.dynamic.values() for v in calls)
+        floats = (name for v in values for name in (v.input, v.output))
+        return list(dict.fromkeys((*self.codes.values(), *floats)))
 
     @property
     def main(self) -> str:
@@ -113,7 +130,7 @@ class Target:
     load: Callable[..., Runnable]
     probe: Callable[[Path, Mapping[str, str], Sequence[str]], Runnable] | None
     kernels: Callable[[Path, Mapping[str, str], Sequence[str]], dict[str, str]] | None
-    operators: Callable[[Path, Mapping[str, str]], dict[str, int]]
+    operators: Callable[..., dict[str, int]]
     memory_job: str
     version: Callable[[], str | None]
     parity: Parity = Parity()
