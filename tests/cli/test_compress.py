@@ -69,7 +69,7 @@ def test_the_result_is_on_stdout_and_the_narration_on_stderr(invoke: Invoke) -> 
     )
     assert "a library prints" in first
     lines = result.stdout.splitlines()
-    assert lines[0].startswith("✓ proven The drop is proven")
+    assert lines[0].startswith("accuracy: ✓ proven: drop 0.50 points")
     assert lines[-4].strip() == "next"
     assert lines[-3].strip() == "kompakt verify out --here"
     assert "building" not in result.stdout

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from kompakt.error_catalogue import CATALOGUE
@@ -28,6 +30,12 @@ def test_an_unknown_code_is_a_usage_error(invoke: Invoke) -> None:
     result = invoke("help", "K9999")
     assert result.exit_code == 2
     assert "error[K006]" in result.stderr
+
+
+def test_all_codes_are_listed_in_order(invoke: Invoke) -> None:
+    codes = re.findall(r"^K\d{3}(?= )", invoke("help").stdout, re.M)
+    assert codes == sorted(codes)
+    assert len(codes) == len(CATALOGUE)
 
 
 def test_without_arguments_the_commands_are_listed(invoke: Invoke) -> None:

@@ -45,7 +45,8 @@ def print_result(*parts: RenderableType) -> None:
         OutputError: K020 when stdout does not take them (a full disk, for instance).
     """
     console = results()
-    _deliver(partial(console.print, *parts, sep="\n"))
+    # Lines that must stay one (commands, paths) are longer than the terminal: nothing is cropped.
+    _deliver(partial(console.print, *parts, sep="\n", crop=False))
 
 
 def print_text(text: str) -> None:

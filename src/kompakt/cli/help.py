@@ -21,7 +21,7 @@ def help(
     from kompakt.cli.console import print_prose
 
     if code is None or code.lower() == "codes":
-        print_prose("\n".join(f"{key}  {entry.title}" for key, entry in CATALOGUE.items()))
+        print_prose("\n".join(f"{key}  {entry.title}" for key, entry in sorted(CATALOGUE.items())))
         return
     wanted = code.strip("[]").upper()
     if wanted not in CATALOGUE:

@@ -13,7 +13,9 @@ from kompakt.escaping import rich_markup
 if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table
+    from rich.text import Text
 
+    from kompakt.report.draft import Draft
     from kompakt.report.wording import Wording
 
 TEXT_LIMIT = 1500
@@ -25,6 +27,13 @@ MARKS = {
     "unmeasured": ("–", "yellow"),
 }
 """A sign and a colour for each verdict; the word always stands beside them."""
+SIGNS = {
+    "good": ("✓", "green"),
+    "bad": ("✗", "red"),
+    "open": ("?", "yellow"),
+    "none": ("–", "yellow"),
+}
+SLOWER = "; keep the float model, or use this one for its size only"
 
 
 def summary(record: Mapping[str, Any], next_commands: Sequence[Sequence[str]]) -> RenderableType:
@@ -44,9 +53,18 @@ def summary(record: Mapping[str, Any], next_commands: Sequence[Sequence[str]]) -
         "",
         figures(record),
         *_judgements(record),
-        *_artifact(record),
-        *_next(next_commands),
+        *map(_unwrapped, _artifact(record)),
+        *map(_unwrapped, _next(next_commands)),
     )
+
+
+def _unwrapped(line: str) -> Text:
+    """A line that stays one, so that what is typed after it can be copied from a file, too."""
+    from rich.text import Text
+
+    text = Text.from_markup(line, emoji=False)
+    text.no_wrap, text.overflow = True, "ignore"
+    return text
 
 
 def figures(record: Mapping[str, Any]) -> Table:
@@ -94,7 +112,7 @@ def _rows(record: Mapping[str, Any], words: Wording) -> Iterator[tuple[str, str,
         spread = words.interval(record.get("speedup_interval"), words.ratio)
         yield row("latency", "latency_ms", milliseconds, speed, spread)
     if candidate.get("throughput") is not None:
-        yield row("throughput per s", "throughput", number)
+        yield row(f"per second{_throughput_batch(record)}", "throughput", number)
     yield row("size", "size_bytes", size, _smaller(record.get("size_ratio"), words))
     if candidate.get("peak_memory_bytes") is not None:
         yield row(
@@ -108,20 +126,72 @@ def _smaller(value: object, words: Wording) -> str:
     times = real(value)
     if not times:
         return ""
+    if round(times, 2) == 1:
+        return "the same"
     return f"{words.ratio(times)} smaller" if times >= 1 else f"{words.ratio(1 / times)} bigger"
 
 
+def _throughput_batch(record: Mapping[str, Any]) -> str:
+    from kompakt.report.latency import throughput_batch
+
+    batch = throughput_batch(record.get("latency") or {})
+    return "" if batch is None else f", batch {batch:,}"
+
+
 def _verdict(record: Mapping[str, Any]) -> Iterator[str]:
-    word = str(record.get("verdict") or "unmeasured")
+    """What was chosen, and how accuracy and speed stand: what is bad before what is good."""
+    from kompakt.report.draft import Draft
+    from kompakt.report.reading import visible
+    from kompakt.report.recipe import chosen
+
+    draft = Draft.of(visible(record), "en")
+    if draft.part("parity").get("verdict") == "failed":
+        yield "[bold red]✗ The file does not compute what was simulated: do not ship it.[/]"
+    lines = [_accuracy(draft), _speed(draft)]
+    yield from sorted(lines, key=lambda line: SIGNS["bad"][0] not in line)
+    if text := chosen(draft):
+        yield f"chosen: {_text(text)}"
+
+
+def _accuracy(draft: Draft) -> str:
+    from kompakt.report.wording import real, whole
+
+    word = str(draft.record.get("verdict") or "unmeasured")
     sign, colour = MARKS.get(word, ("–", "yellow"))
-    text = rich_markup(str(record.get("verdict_text") or ""), TEXT_LIMIT)
-    yield f"[bold {colour}]{sign} {rich_markup(word)}[/] {text}"
+    shown = "not measured" if word == "unmeasured" else rich_markup(word)
+    mark = f"accuracy: [bold {colour}]{sign} {shown}[/]"
+    drop, metric, words = draft.record.get("drop"), draft.part("metric"), draft.words
+    if real(drop) is None:
+        return mark
+    told = [f"drop {words.drop(drop)} on {whole(metric.get('n'))} samples"]
+    if real(metric.get("margin")) is not None:
+        told.append(f"at most {words.drop(metric['margin'])} allowed")
+    if real(metric.get("samples_needed")) is not None:
+        told.append(f"about {whole(metric['samples_needed'])} samples would settle it")
+    return f"{mark}: {_text(', '.join(told))}"
+
+
+def _speed(draft: Draft) -> str:
+    from kompakt.report.verdict import speed_mark, speed_standing
+
+    mark, standing = speed_mark(draft), speed_standing(draft)
+    sign, colour = SIGNS[mark.standing]
+    text = f"speed: [bold {colour}]{sign} {mark.text}[/]"
+    if standing == "unmeasured":
+        return text
+    ratio = draft.words.ratio(draft.record.get("speedup"))
+    spread = draft.words.interval(draft.record.get("speedup_interval"), draft.words.ratio)
+    interval = "" if spread == "–" else f" ({draft.words.level()} interval {spread})"
+    advice = SLOWER if standing == "slower" else ""
+    return f"{text}: {ratio} the speed of the float model{interval}{advice}"
 
 
 def _judgements(record: Mapping[str, Any]) -> Iterator[str]:
     yield ""
     if record.get("latency"):
         yield _timing(record["latency"])
+    if record.get("validation_split"):
+        yield _split(record["validation_split"])
     if record.get("parity"):
         yield _parity(record["parity"])
     if record.get("budget_met") is not None and _is_limited(record.get("budget") or {}):
@@ -129,6 +199,14 @@ def _judgements(record: Mapping[str, Any]) -> Iterator[str]:
         yield from (f"  because {_text(reason)}" for reason in record.get("budget_reasons") or ())
     yield from (f"[yellow]warning:[/] {_text(line)}" for line in record.get("warnings") or ())
     yield from (f"[cyan]finding:[/] {_text(line)}" for line in record.get("diagnosis") or ())
+
+
+def _split(split: Mapping[str, Any]) -> str:
+    choosing, certifying = split.get("choosing") or 0, split.get("certifying") or 0
+    return (
+        f"validation split: {choosing:,} samples to choose, {certifying:,} for the final figures; "
+        "give --test to avoid this"
+    )
 
 
 def _is_limited(budget: Mapping[str, Any]) -> bool:
@@ -144,13 +222,42 @@ def _timing(latency: Mapping[str, Any]) -> str:
 def _parity(parity: Mapping[str, Any]) -> str:
     verdict = str(parity.get("verdict"))
     colour, sign = ("red", "✗") if verdict == "failed" else ("green", "✓")
+    layers = parity.get("dynamic_layers") or 0
+    if parity.get("quantizers") == 0 and not layers:
+        mark = f"[{colour}]{sign} {rich_markup(verdict)}[/], " if verdict == "failed" else ""
+        error = parity.get("forced_output_error", parity.get("output_relative_error"))
+        return f"parity: {mark}{outputs_only(error)}"
+    if parity.get("quantizers") == 0:
+        text = (
+            f"parity: [{colour}]{sign} {rich_markup(verdict)}[/], {layers:,} layers that find their "
+            "ranges while they run were compared, each with the same input"
+        )
+        return _first_difference(text, parity)
     text = (
         f"parity: [{colour}]{sign} {rich_markup(verdict)}[/], "
         f"{parity.get('differing_codes', 0):,} of {parity.get('codes', 0):,} codes differ "
         f"at {parity.get('quantizers', 0):,} quantizers"
     )
+    if parity.get("dynamic_layers"):
+        text += (
+            f", {parity.get('differing_dynamic_layers', 0):,} of {parity['dynamic_layers']:,} "
+            "dynamic layers differ on the runtime's own inputs"
+        )
+    return _first_difference(text, parity)
+
+
+def _first_difference(text: str, parity: Mapping[str, Any]) -> str:
     first = parity.get("first_difference")
     return f"{text}; first at {rich_markup(str(first))}" if first else text
+
+
+def outputs_only(error: object) -> str:
+    """What was compared where no activation is quantized, and so there are no codes."""
+    from kompakt.report.wording import real
+
+    value = real(error)
+    shown = "unknown" if value is None else f"{value:.1e}"
+    return f"no quantized activations: outputs compared only, relative error {shown}"
 
 
 def _artifact(record: Mapping[str, Any]) -> Iterator[str]:

@@ -65,9 +65,9 @@ def _error(report: VerifyReport) -> ArtifactError:
     first, count = report.problems[0], len(report.problems)
     return ArtifactError(
         first.code,
-        f"{first.file} {first.what}" if count == 1 else f"{count:,} problems with the files",
+        "verifying the artifact",
         where=str(report.path),
-        why="the artifact is not what was written",
+        why=f"{count:,} problem{'s' if count > 1 else ''} with its files",
         help="take it from its origin again, or run the compression again",
     )
 
@@ -92,6 +92,12 @@ def _here_lines(replayed: Mapping[str, Any] | None) -> Iterator[str]:
     from kompakt.escaping import rich_markup
 
     if replayed is None:
+        return
+    if replayed["ok"] and not replayed["quantizers"]:
+        from kompakt.cli.summary import outputs_only
+
+        error = replayed["output_relative_error"]
+        yield f"[green]✓ the same here[/] {outputs_only(error)}"
         return
     if replayed["ok"]:
         yield (

@@ -44,6 +44,13 @@ def section(draft: Draft) -> Latency:
     )
 
 
+def throughput_batch(latency: Mapping[str, Any]) -> int | None:
+    """The batch size of the record's ``throughput``: that of the last row timed."""
+    rows = [row for row in latency.get("table") or () if isinstance(row, Mapping)]
+    batch = real(rows[-1].get("batch")) if rows else None
+    return None if batch is None else int(batch)
+
+
 def _figure(
     draft: Draft, rows: Sequence[Mapping[str, Any]], noise: tuple[float, float] | None
 ) -> Figure | None:

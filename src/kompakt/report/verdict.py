@@ -48,7 +48,7 @@ def speed_standing(draft: Draft) -> Literal["faster", "slower", "same", "noisy",
 def headline(draft: Draft) -> list[Clause]:
     """The verdict in two or three sentences. "Not faster" always comes first."""
     speed = list(_speed_clauses(draft))
-    rest = [*_parity_clauses(draft), *_accuracy_clauses(draft)]
+    rest = [*_parity_clauses(draft), *accuracy_clauses(draft)]
     bad = [clause for clause in speed if clause.bad] + [c for c in rest if c.bad]
     good = [clause for clause in speed if not clause.bad] + [c for c in rest if not c.bad]
     return bad + good
@@ -79,7 +79,8 @@ def _parity_clauses(draft: Draft) -> Iterator[Clause]:
         yield Clause(text=draft.say("headline.parity"), bad=True)
 
 
-def _accuracy_clauses(draft: Draft) -> Iterator[Clause]:
+def accuracy_clauses(draft: Draft) -> Iterator[Clause]:
+    """What is known about accuracy."""
     verdict, drop = draft.record.get("verdict"), draft.record.get("drop")
     margin = draft.part("metric").get("margin")
     if real(drop) is None or verdict in (None, "unmeasured"):
@@ -154,10 +155,11 @@ def marks(draft: Draft) -> list[Mark]:
         standing=standing.get(verdict, "open"),
         text=draft.term("verdict", verdict),
     )
-    return [accuracy, _speed_mark(draft), _parity_mark(draft), _budget_mark(draft)]
+    return [accuracy, speed_mark(draft), _parity_mark(draft), _budget_mark(draft)]
 
 
-def _speed_mark(draft: Draft) -> Mark:
+def speed_mark(draft: Draft) -> Mark:
+    """Speed at a glance."""
     found = speed_standing(draft)
     standing: dict[str, Standing] = {"faster": "good", "noisy": "open", "unmeasured": "none"}
     return Mark(
