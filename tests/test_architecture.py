@@ -49,7 +49,7 @@ BESIDE = {
 """Imports on one floor that are allowed all the same: (who, what)."""
 
 RUNTIMES = {"onnxruntime", "openvino", "transformers", "tokenizers", "matplotlib", "tensorflow"}
-MAY_USE_A_RUNTIME = ("targets/", "sources/huggingface.py")
+MAY_USE_A_RUNTIME = ("targets/", "sources/huggingface.py", "network/onnx/")
 
 LONG_FILES = {
     "src/kompakt/error_catalogue.py": "one table: an entry for each error code",

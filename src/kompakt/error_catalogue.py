@@ -212,6 +212,33 @@ CATALOGUE: dict[str, Entry] = {
         "that could be followed.",
         remedy="pass the nn.Module itself, before torch.jit.script or torch.jit.trace; wrap a function in a module",
     ),
+    "K120": Entry(
+        title="an ONNX operator that does not run",
+        explanation="An operator PyTorch has no form for is run by ONNX Runtime, which refused it.",
+        remedy="run the whole file in ONNX Runtime: if it runs there, please report it",
+    ),
+    "K121": Entry(
+        title="a model that is quantized already",
+        explanation="The ONNX file holds quantized operators. Compressing it once more would add up two losses and "
+        "hide the first.",
+        remedy="give the float model it was made from; `kompakt measure` measures the file as it is",
+    ),
+    "K122": Entry(
+        title="an ONNX graph that cannot be followed",
+        explanation="An input or output is no tensor, or a node reads a value that nothing makes.",
+        remedy="check the file with onnx.checker; sequences, optionals and strings must stay inside the graph",
+    ),
+    "K123": Entry(
+        title="an import that does not compute the same",
+        explanation="The network made from an ONNX file is run beside ONNX Runtime before it is used, and their "
+        "outputs differ.",
+        remedy="please report it, with the file or the operators it holds",
+    ),
+    "K124": Entry(
+        title="an example that does not fit the ONNX file",
+        explanation="ONNX Runtime cannot load the file, or cannot run it on the example inputs.",
+        remedy="see the runtime's own words in the message; `kompakt inspect` lists inputs and their shapes",
+    ),
     "K130": Entry(
         title="inputs with the wrong structure",
         explanation="A network is called like the model: the same parameters, the same nested containers, the same "
@@ -581,6 +608,12 @@ CATALOGUE: dict[str, Entry] = {
         title="a runtime that is not installed",
         explanation="The target's runtime is an optional dependency.",
         remedy="install it with the extra named in the message",
+    ),
+    "K406": Entry(
+        title="an opset that cannot be raised",
+        explanation="A format needs a newer version of the standard ONNX operators than the file uses, and onnx "
+        "could not convert it. Codes of 8 bits need 13, all others 21.",
+        remedy="export the model again with a newer opset",
     ),
     # K5xx artifacts and output
     "K500": Entry(

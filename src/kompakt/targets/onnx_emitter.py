@@ -49,17 +49,18 @@ class Emitter:
 
     Args:
         network: The network that is written; its graph is only read.
+        opset: Version of the standard operators to write.
     """
 
-    def __init__(self, network: Network) -> None:
-        self.network = network
+    def __init__(self, network: Network, opset: int = OPSET) -> None:
+        self.network, self.opset = network, opset
         self.values: dict[fx.Node, Emitted] = {}
         self.nodes: list[ir.Node] = []
         self.initializers: dict[str, ir.Value] = {}
-        self._tensors: dict[int, tuple[Tensor, ir.Value]] = {}
+        self._tensors: dict[tuple[int, bool], tuple[Tensor, ir.Value]] = {}
         self._constants: dict[tuple[str, tuple[int, ...], bytes], ir.Value] = {}
         self._sizes: dict[tuple[int, int], ir.Value] = {}
-        self._names: set[str] = set()
+        self._names: set[str] = {spec.name for spec in network.output_specs}
         self._call: fx.Node | None = None
         self._symbols = _symbol_names(network)
 
@@ -81,12 +82,19 @@ class Emitter:
         self.nodes.append(node)
         return made[0] if outputs == 1 else made
 
-    def tensor(self, name: str, tensor: Tensor) -> ir.Value:
-        """A parameter or buffer as an initializer under its own name; tied ones are stored once."""
-        known = self._tensors.get(id(tensor))
+    def tensor(self, name: str, tensor: Tensor, *, transposed: bool = False) -> ir.Value:
+        """A parameter or buffer as an initializer under its own name; tied ones are stored once.
+
+        Args:
+            name: Its name.
+            tensor: Its content.
+            transposed: Whether the file holds it transposed.
+        """
+        known = self._tensors.get((id(tensor), transposed))
         if known is None:
-            made = self._initializer(self.fresh(name), _numpy(tensor), DTYPES[tensor.dtype])
-            known = self._tensors[id(tensor)] = (tensor, made)
+            content = _numpy(tensor.t() if transposed else tensor)
+            made = self._initializer(self.fresh(name), content, DTYPES[tensor.dtype])
+            known = self._tensors[id(tensor), transposed] = (tensor, made)
         return known[1]
 
     def constant(self, numbers: Any, dtype: torch.dtype = torch.int64) -> ir.Value:
@@ -203,7 +211,7 @@ class Emitter:
             outputs,
             nodes=self.nodes,
             initializers=list(self.initializers.values()),
-            opset_imports={"": OPSET},
+            opset_imports={"": self.opset},
             name="main_graph",
         )
         return ir.Model(graph, ir_version=10)

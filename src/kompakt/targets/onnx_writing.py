@@ -8,15 +8,22 @@ from typing import Any
 
 import onnx_ir as ir
 import torch
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 
+from kompakt.errors import TargetError
 from kompakt.network import tree
 from kompakt.network.network import Network, holds_tensor
+from kompakt.network.onnx import source_of
 from kompakt.network.operators import arguments, operator_name
+from kompakt.numerics.formats import get_format
+from kompakt.numerics.granularity import PerGroup
+from kompakt.quantize.layers import Treated
+from kompakt.quantize.quantizer import Quantizer
 from kompakt.quantize.redundant import redundant_activations
-from kompakt.targets.onnx_emitter import Emitter, Form, NoForm
+from kompakt.targets.onnx_emitter import OPSET, Emitter, Form, NoForm
 from kompakt.targets.onnx_layer_forms import layer_form
 from kompakt.targets.onnx_operator_forms import FORMS, size_arithmetic
+from kompakt.targets.onnx_verbatim import Home, goes_home
 
 _SIZES = {operator.add: "Add", operator.sub: "Sub", operator.mul: "Mul", operator.floordiv: "Div"}
 
@@ -30,21 +37,67 @@ def emit_onnx(network: Network) -> ir.Model:
     Raises:
         NoForm: A call has no form here.
     """
-    e = Emitter(network)
+    source = source_of(network)
+    home = None if source is None else Home(source, needed_opset(network))
+    e = Emitter(network) if home is None else Emitter(network, home.opset)
     redundant = redundant_activations(network)
     specs = iter(network.input_specs)
     for node in network.graph.nodes:
         if node.op == "placeholder":
             e.input(node, next(specs).name)
+            if home is not None:
+                home.values[str(e.values[node].name)] = e.values[node]
         elif node in redundant:
             e.values[node] = e.values[node.args[0]]
         elif node.op != "output":
-            e.emit(node, *_form_of(network, node))
-    return e.model(list(_outputs(e)))
+            e.emit(node, *_form_of(network, node, home))
+    outputs = list(_outputs(e))
+    if home is not None and home.opset == home.source.opset and not _is_treated(network):
+        home.keep_the_rest(e)
+    return e.model(outputs) if home is None else _as_it_was(e.model(outputs), home)
 
 
-def _form_of(network: Network, node: fx.Node) -> tuple[Form, dict[str, Any]]:
+def _is_treated(network: Network) -> bool:
+    return any(isinstance(m, Quantizer | Treated) for m in nn.Module.modules(network))
+
+
+def needed_opset(network: Network) -> int:
+    """The lowest opset that can hold a network's formats: 13 for codes of 8 bits, 21 for others, else 1."""
+    formats = [m.format for m in nn.Module.modules(network) if isinstance(m, Quantizer)]
+    treated = [m.treatment for m in nn.Module.modules(network) if isinstance(m, Treated)]
+    formats += [get_format(str(t.weight)) for t in treated]
+    grouped = any(isinstance(t.granularity, PerGroup) for t in treated)
+    if grouped or any(f.bits != 8 and f.kind == "integer" for f in formats):
+        return OPSET
+    return 13 if formats else 1
+
+
+def _as_it_was(model: ir.Model, home: Home) -> ir.Model:
+    """The model with everything of the file that is not its graph."""
+    before = home.model
+    model.functions.update(before.functions)
+    for domain, version in before.opset_imports.items():
+        model.graph.opset_imports.setdefault(domain, version)
+    model.metadata_props.update(before.metadata_props)
+    model.doc_string, model.graph.doc_string = before.doc_string, before.graph.doc_string
+    model.graph.name, model.domain = before.graph.name, before.domain
+    model.producer_name, model.producer_version = before.producer_name, before.producer_version
+    model.model_version = before.model_version
+    model.ir_version = max(int(before.ir_version or 0), 10 if home.opset >= 21 else 8)
+    return model
+
+
+def _form_of(
+    network: Network, node: fx.Node, home: Home | None = None
+) -> tuple[Form, dict[str, Any]]:
     """The form of a call and the call's arguments by name."""
+    if home is not None:
+        origin = goes_home(network, node)
+        if origin is not None:
+            return lambda e, n, a: home.write(e, n, origin), {}
+        if "constant" in node.meta:
+            name = str(node.meta["constant"])
+            return lambda e, n, a: home.constant(e, name), {}
     if node.op == "get_attr":
         return _stored, {}
     if node.op == "call_module":
@@ -94,14 +147,29 @@ def _outputs(e: Emitter) -> Iterator[ir.Value]:
             e.nodes.append(copy)
             made = copy.outputs[0]
         taken.add(id(made))
+        _release(e, spec.name, made)
         made.name = spec.name
         yield made
 
 
+def _release(e: Emitter, name: str, owner: ir.Value) -> None:
+    """Give another name to any other value that has the name of an output."""
+    for node in e.nodes:
+        for value in node.outputs:
+            if value.name == name and value is not owner:
+                value.name = e.fresh(f"{name}_before")
+
+
 def emitted_or_none(network: Network) -> ir.Model | None:
-    """The network as ONNX, or None when one of its calls has no form."""
+    """The network as ONNX, or None when one of its calls has no form.
+
+    Raises:
+        TargetError: K401 when it was imported: what came from a file can only be written here.
+    """
     try:
         with torch.no_grad():
             return emit_onnx(network)
-    except NoForm:
-        return None
+    except NoForm as error:
+        if source_of(network) is None:
+            return None
+        raise TargetError("K401", "writing the imported network", why=str(error)) from error

@@ -1,0 +1,403 @@
+"""An ONNX file as a Network.
+
+Nodes with weights become layers under the node's (or its output's) name, known operators ATen calls, and every other
+node an :class:`~kompakt.network.onnx.opaque.OpaqueNode`. Each call remembers the node it came from
+(:class:`~kompakt.network.onnx.origin.Origin`), so the file can be written back with everything that was not treated
+as it was. The result is run beside ONNX Runtime on an example: what differs is never returned silently.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import onnx
+import onnx_ir as ir
+import torch
+from torch import Tensor, fx, nn
+
+from kompakt.errors import CaptureError
+from kompakt.network import tree
+from kompakt.network.interface import Interface, TensorSpec
+from kompakt.network.network import Network
+from kompakt.network.onnx.calls import FORMS, SEVERAL, Call, NodeReader, item, sequence_of
+from kompakt.network.onnx.example import checked_example
+from kompakt.network.onnx.facts import Facts, Shape
+from kompakt.network.onnx.layers import Layer, layer_from
+from kompakt.network.onnx.opaque import OpaqueNode
+from kompakt.network.onnx.origin import Origin
+from kompakt.network.onnx.shapes import Shapes
+from kompakt.network.onnx.source import OnnxSource
+
+QUANTIZED = frozenset(
+    {
+        *("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "QLinearConv"),
+        *("QLinearMatMul", "MatMulInteger", "ConvInteger", "MatMulNBits", "QGemm", "QAttention"),
+        *("QLinearAdd", "QLinearMul", "QLinearConcat", "QLinearGlobalAveragePool"),
+        *("QLinearAveragePool", "QLinearSigmoid", "QLinearLeakyRelu", "QLinearSoftmax"),
+        *("GatherBlockQuantized", "DynamicQuantizeMatMul", "MatMulIntegerToFloat"),
+        *("DynamicQuantizeLSTM", "QEmbedLayerNormalization", "MatMulBnb4", "FakeQuantize"),
+    }
+)
+
+
+def import_onnx(path: str | Path, example_inputs: Mapping[str, Any] | None = None) -> Network:
+    """Read an ONNX file as a :class:`Network`.
+
+    The file is trusted: see ``kompakt.sources`` for the checks that come before.
+
+    Args:
+        path: The model file; weights in files beside it are mapped, not copied.
+        example_inputs: Arrays or tensors by input name, for checking the network against ONNX Runtime. Without
+            them small inputs are made up.
+
+    Raises:
+        CaptureError: K121 when the file is quantized already, K122 when it has no tensors to work on, K123 when the
+            network does not compute what ONNX Runtime computes.
+    """
+    source = OnnxSource.read(Path(path))
+    facts = Facts(source)
+    refuse_quantized(facts.model, source.name)
+    network = _Importer(source, facts).run()
+    return checked_example(network, source, example_inputs)
+
+
+def refuse_quantized(model: ir.Model, name: str) -> None:
+    """Raise K121 when a model holds quantized operators already."""
+    found = Counter(n.op_type for n in model.graph.all_nodes() if n.op_type in QUANTIZED)
+    if found:
+        listed = ", ".join(f"{count} {op}" for op, count in found.most_common(3))
+        raise CaptureError(
+            "K121",
+            f"compressing {name}",
+            why=f"it is quantized already: it holds {listed}",
+            help=f"give the float model it was made from; `kompakt measure {name} --data D` measures it as it is",
+        )
+
+
+class _Importer:
+    """Builds one network."""
+
+    def __init__(self, source: OnnxSource, facts: Facts) -> None:
+        self.source, self.facts = source, facts
+        self.graph = fx.Graph()
+        self.root = nn.Module()
+        self.values: dict[str, fx.Node] = {}
+        self.shapes = Shapes(facts)
+        self.names = _Names()
+        self.tied: dict[tuple[str, bool], nn.Parameter] = {}
+        self.opaque: Counter[str] = Counter()
+
+    def run(self) -> Network:
+        inputs = list(self.facts.model.graph.inputs)
+        signature = _signature(inputs)
+        for value, parameter in zip(inputs, signature.parameters, strict=True):
+            if self.facts.dtype(value) is None:
+                raise CaptureError(
+                    "K122", f"the input {value.name!r} of {self.source.name}", why="it is no tensor"
+                )
+            node = self.graph.placeholder(parameter)
+            self._note(node, value, site=str(value.name))
+        for onnx_node in self.facts.model.graph:
+            self._add(onnx_node)
+        outputs = [self._output(value) for value in self.facts.model.graph.outputs]
+        self.graph.output(outputs)
+        return self._network(signature, inputs, outputs)
+
+    # One node
+
+    def _add(self, node: ir.Node) -> None:
+        if all(o.name in self.facts.constants for o in node.outputs if o.name):
+            return  # known now: written back when somebody reads it
+        reader = NodeReader(node, self.facts, _Readable(self))
+        layer = layer_from(reader)
+        if layer is not None:
+            self._add_layer(reader, layer)
+            return
+        standard = node.domain in ("", "ai.onnx")
+        form = FORMS.get(node.op_type) if standard else None
+        typed = all(self.facts.dtype(o) is not None for o in node.outputs if o.name)
+        call = form(reader) if form is not None and typed else None
+        if call is not None:
+            self._add_call(node, call)
+        else:
+            self._add_opaque(node)
+
+    def _add_layer(self, n: NodeReader, layer: Layer) -> None:
+        path = self.names.path(n.node)
+        for attribute, (name, tensor) in layer.tensors.items():
+            self._fill(layer.module, attribute, name, tensor, layer.parameters[name][1])
+        _add_module(self.root, path, layer.module.eval())
+        argument = n.x(layer.argument)
+        assert argument is not None
+        call = self.graph.call_module(path, (argument,))
+        self._finish(n.node, call, [str(n.given(layer.argument).name)], layer.parameters, path)  # type: ignore[union-attr]
+
+    def _fill(
+        self, module: nn.Module, attribute: str, name: str, tensor: Tensor, transposed: bool
+    ) -> None:
+        if attribute in module._buffers:
+            module._buffers[attribute] = tensor
+            return
+        key = (name, transposed)
+        if key not in self.tied:
+            self.tied[key] = nn.Parameter(tensor)
+        module._parameters[attribute] = self.tied[key]
+
+    def _add_call(self, node: ir.Node, call: Call) -> None:
+        made = self.graph.call_function(call.target, call.args, call.kwargs)
+        by_node = {id(n): name for name, n in self.values.items()}
+        read = [by_node[id(n)] for n in sequence_of([call.args, call.kwargs])]
+        self._finish(node, made, read, {}, self.names.path(node))
+
+    def _add_opaque(self, node: ir.Node) -> None:
+        content, names = one_node_model(node, self.facts, self.source)
+        path = self.names.path(node)
+        count = sum(bool(o.name) for o in node.outputs)
+        _add_module(self.root, path, OpaqueNode(content, names, node.op_type, count))
+        readable = _Readable(self)
+        call = self.graph.call_module(path, tuple(readable[name] for name in names))
+        self.opaque[node.op_type] += 1
+        self._finish(node, call, names, {}, path)
+
+    def _finish(
+        self,
+        node: ir.Node,
+        call: fx.Node,
+        arguments: list[str],
+        parameters: Mapping[str, tuple[str, bool]],
+        site: str,
+    ) -> None:
+        outputs = [o for o in node.outputs if o.name]
+        call.meta["onnx"] = Origin(
+            outputs=tuple(str(o.name or "") for o in node.outputs),
+            arguments=tuple(arguments),
+            parameters=dict(parameters),
+            op_type=node.op_type,
+        )
+        several = len(outputs) > 1 or node.op_type in SEVERAL
+        if not several:
+            self._note(call, outputs[0], site)
+            return
+        call.meta.update(site=site, val=[self.shapes.fake(o) for o in outputs])
+        for place, output in enumerate(outputs):
+            part = item(call, place)
+            made = self.graph.call_function(part.target, part.args)
+            self._note(made, output, f"{site}.{place}")
+
+    def _note(self, node: fx.Node, value: ir.Value, site: str) -> None:
+        node.meta.update(site=site, val=self.shapes.fake(value))
+        self.values[str(value.name)] = node
+
+    def constant(self, name: str) -> fx.Node | None:
+        """A constant as a buffer that calls can read, or None when it is not known."""
+        value = self.facts.model.graph.initializers.get(name)
+        content = self.facts.constants.get(name)
+        if content is None:
+            content = None if value is None else self.facts.constant(value)
+        if content is None or content.dtype.kind not in "fiub":
+            return None
+        tensor = torch.from_numpy(content.copy(order="C"))
+        attribute = self.names.attribute(name)
+        self.root.register_buffer(attribute, tensor)
+        node = self.graph.get_attr(attribute)
+        node.meta.update(site=attribute, val=self.shapes.fake_constant(tensor), constant=name)
+        self.values[name] = node
+        return node
+
+    def _output(self, value: ir.Value) -> fx.Node:
+        node = self.values.get(str(value.name)) or self.constant(str(value.name))
+        if node is None or not isinstance(node.meta.get("val"), Tensor):
+            raise CaptureError(
+                "K122", f"the output {value.name!r} of {self.source.name}", why="it is no tensor"
+            )
+        return node
+
+    # The whole
+
+    def _network(
+        self, signature: inspect.Signature, inputs: list[ir.Value], outputs: list[fx.Node]
+    ) -> Network:
+        structure = tree.flatten(dict.fromkeys(signature.parameters, 0))[1]
+        names = [str(o.name) for o in self.facts.model.graph.outputs]
+        result: Any = outputs[0] if len(outputs) == 1 else dict(zip(names, outputs, strict=True))
+        specs = tuple(self._spec(v) for v in inputs)
+        interface = Interface(
+            signature=signature,
+            input_structure=structure,
+            constants={},
+            leaf_names=tuple(signature.parameters),
+            input_specs=specs,
+            output_structure=tree.flatten(result)[1],
+            output_specs=tuple(self._spec(v) for v in self.facts.model.graph.outputs),
+            ranges={},
+            example=(),
+            original_class=f"ONNX file {self.source.name}",
+            notes=self._notes(),
+        )
+        network = Network(self.root.eval(), self.graph, interface)
+        network.meta["onnx"] = self.source
+        return network
+
+    def _spec(self, value: ir.Value) -> TensorSpec:
+        dtype = self.facts.dtype(value)
+        assert dtype is not None
+        return TensorSpec(str(value.name), self.shapes.named(value), dtype)
+
+    def _notes(self) -> tuple[str, ...]:
+        if not self.opaque:
+            return ()
+        listed = ", ".join(f"{count} {op}" for op, count in self.opaque.most_common())
+        return (f"kept as they are and run by ONNX Runtime: {listed}",)
+
+
+class _Readable(dict[str, fx.Node]):
+    """The fx nodes of values by name; constants come into being when they are read."""
+
+    def __init__(self, importer: _Importer) -> None:
+        super().__init__()
+        self.importer = importer
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """The node, or ``default``."""
+        found = self.importer.values.get(name)
+        return found or self.importer.constant(name) or default
+
+    def __missing__(self, name: str) -> fx.Node:
+        found = self.get(name)
+        if found is None:
+            raise CaptureError(
+                "K122",
+                f"the value {name!r} of {self.importer.source.name}",
+                why="nothing in the graph makes it",
+            )
+        assert isinstance(found, fx.Node)
+        return found
+
+
+class _Names:
+    """Makes identifiers of the file's names, each once."""
+
+    def __init__(self) -> None:
+        self.taken: set[str] = set()
+
+    def path(self, node: ir.Node) -> str:
+        """A dotted module path for a node: its own name, or that of its first output."""
+        named = next((str(o.name) for o in node.outputs if o.name), node.op_type)
+        return self._once(_dotted(node.name or named, node.op_type.lower()))
+
+    def attribute(self, name: str) -> str:
+        """An attribute name for a constant."""
+        return self._once("constant_" + re.sub(r"\W+", "_", name))
+
+    def _once(self, wanted: str) -> str:
+        # A module may not have the name of a module that holds it, nor of another's attribute.
+        name, count = wanted, 1
+        while name in self.taken or any(t.startswith(f"{name}.") for t in self.taken):
+            count += 1
+            name = f"{wanted}_{count}"
+        parts = name.split(".")
+        for end in range(1, len(parts)):
+            if ".".join(parts[:end]) in self.taken:
+                return self._once(name.replace(".", "_"))
+        self.taken.add(name)
+        return name
+
+
+def _dotted(name: str, otherwise: str) -> str:
+    parts = [re.sub(r"\W+", "_", part).strip("_") for part in re.split(r"[/.:]+", name)]
+    kept = [f"n{part}" if part[0].isdigit() else part for part in parts if part]
+    kept = [f"{part}_" if hasattr(nn.Module, part) or part == "quantizers" else part for part in kept]
+    return ".".join(kept) or otherwise
+
+
+def _signature(inputs: list[ir.Value]) -> inspect.Signature:
+    names: list[str] = []
+    for place, value in enumerate(inputs):
+        name = re.sub(r"\W+", "_", str(value.name)).strip("_") or f"input_{place}"
+        name = f"input_{name}" if name[0].isdigit() else name
+        while name in names:
+            name += "_"
+        names.append(name)
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    return inspect.Signature([inspect.Parameter(name, kind) for name in names])
+
+
+def _add_module(root: nn.Module, path: str, module: nn.Module) -> None:
+    *parents, name = path.split(".")
+    for parent in parents:
+        if parent not in root._modules:
+            root.add_module(parent, nn.Module())
+        root = root._modules[parent]  # type: ignore[assignment]
+    root.add_module(name, module)
+
+
+def one_node_model(
+    node: ir.Node, facts: Facts, source: OnnxSource
+) -> tuple[bytes, list[str]]:
+    """A model of one node, and the names of what it reads at run time (outer values of subgraphs included)."""
+    proto = ir.to_proto(node)
+    read = list(dict.fromkeys([*(n for n in proto.input if n), *free_names(proto)]))
+    values = {str(v.name): v for v in _known_values(node, facts)}
+    fixed, fed = [], []
+    for name in read:
+        value = values.get(name)
+        content = facts.constants.get(name)
+        if content is None and value is not None and value.const_value is not None:
+            content = facts.constant(value)
+        if content is None:
+            fed.append(name)
+        else:
+            fixed.append(onnx.numpy_helper.from_array(content.copy(order="C"), name))
+    inputs = [_value_info(name, values.get(name)) for name in fed]
+    outputs = [onnx.ValueInfoProto(name=name) for name in proto.output if name]
+    graph = onnx.helper.make_graph([proto], "opaque", inputs, outputs, initializer=fixed)
+    whole = source.proto()
+    model = onnx.helper.make_model(
+        graph, opset_imports=list(whole.opset_import), functions=list(whole.functions)
+    )
+    model.ir_version = max(8, min(whole.ir_version, 13))
+    return model.SerializeToString(), fed
+
+
+def _known_values(node: ir.Node, facts: Facts) -> Iterator[ir.Value]:
+    yield from (v for v in node.inputs if v is not None)
+    for graph_node in facts.model.graph:
+        yield from graph_node.outputs
+    yield from facts.model.graph.inputs
+    yield from facts.model.graph.initializers.values()
+
+
+def _value_info(name: str, value: ir.Value | None) -> onnx.ValueInfoProto:
+    if value is None or value.type is None:
+        return onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None)
+    info = ir.to_proto(value)
+    # Sizes are only known for one batch: the runtime finds them out itself.
+    if info.type.HasField("tensor_type"):
+        info.type.tensor_type.ClearField("shape")
+    return info
+
+
+def free_names(proto: onnx.NodeProto) -> list[str]:
+    """Names that the subgraphs of a node read from outside, in order."""
+    found: dict[str, None] = {}
+    for attribute in proto.attribute:
+        graphs = [attribute.g] if attribute.HasField("g") else []
+        for graph in [*graphs, *attribute.graphs]:
+            own = {v.name for v in (*graph.input, *graph.initializer)}
+            for node in graph.node:
+                for name in (*node.input, *free_names(node)):
+                    if name and name not in own:
+                        found[name] = None
+                own.update(node.output)
+            for value in graph.output:
+                if value.name not in own:
+                    found[value.name] = None
+    return list(found)
+
+
+__all__ = ["Shape", "free_names", "import_onnx", "one_node_model", "refuse_quantized"]
