@@ -63,13 +63,18 @@ def test_speed(measured: LatencyComparison | None, words: str) -> None:
 @pytest.mark.parametrize(
     ("found", "words"),
     [
-        (comparison("proven"), "a drop of at most 0.01 is proven"),
+        (comparison("proven"), "a drop of at most 1 point is proven"),
         (comparison("observed"), "observed, not proven; proving it takes about 12,345 samples"),
-        (comparison("violated", 0.05), "more than 0.01 is proven lost"),
+        (comparison("violated", 0.05), "more than 1 point is proven lost"),
         (comparison("undecided", 0.02), "undecided; proving it takes about 12,345 samples"),
         (comparison("observed", samples_needed=None), "observed, not proven."),
-        (comparison("proven", -0.002), "top1 rises by 0.002"),
-        (comparison("observed", margin=None), "top1 falls by 0.004"),
+        (
+            comparison("proven", -0.002),
+            "top1 rises by 0.2 points (interval of the drop -1.2 to 0.8, n",
+        ),
+        (comparison("observed", margin=None), "top1 falls by 0.4 points (interval -0.6 to 1.4, n"),
+        (comparison("proven", 0.0, margin=0.02), "top1 does not change (interval -1 to 1, n"),
+        (comparison("proven", 0.0, margin=0.02), "a drop of at most 2 points is proven"),
         (None, "no validation data was given"),
     ],
 )
@@ -81,6 +86,20 @@ def test_accuracy(found: Comparison | None, words: str) -> None:
         assert "n = 800" in sentence
         if found.margin is None:
             assert "at most" not in sentence
+
+
+@pytest.mark.parametrize(
+    ("metric", "words"),
+    [
+        ("spearman", "spearman falls by 0.004 (interval -0.006 to 0.014, n"),
+        ("perplexity", "perplexity rises by 0.004 (interval"),
+        ("my.module:score", "my.module:score falls by 0.004"),
+    ],
+)
+def test_points_are_for_shares_only_and_worse_has_a_direction(metric: str, words: str) -> None:
+    sentence = accuracy_sentence(metric, comparison("proven"))
+    assert words in sentence
+    assert "point" not in sentence
 
 
 def test_size() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from kompakt.measuring.comparison import Comparison
 from kompakt.measuring.latency import LatencyComparison
+from kompakt.measuring.metrics import METRICS
 
 CLEARLY = 1.02
 """A speed-up whose whole interval lies above this is called faster."""
@@ -62,16 +63,12 @@ def accuracy_sentence(metric: str | None, comparison: Comparison | None) -> str:
     """What is known about accuracy."""
     if comparison is None or metric is None:
         return "Accuracy was not measured: no validation data was given."
-    low, high = comparison.interval
-    what = f"{metric} falls by {comparison.drop:.4g} (interval {low:.4g} to {high:.4g}, n = {comparison.n})"
-    if comparison.drop < 0:
-        what = (
-            f"{metric} rises by {-comparison.drop:.4g} (interval of the drop {low:.4g} to {high:.4g}, "
-            f"n = {comparison.n})"
-        )
+    in_points = is_share(metric)
+    what = _change(metric, comparison, in_points)
     if comparison.margin is None:
         return f"{what}."
-    limit = f"a drop of at most {comparison.margin:g}"
+    margin = amount(comparison.margin, in_points)
+    limit = f"a drop of at most {margin}"
     needs = (
         f"; proving it takes about {comparison.samples_needed:,} samples"
         if comparison.samples_needed
@@ -80,6 +77,34 @@ def accuracy_sentence(metric: str | None, comparison: Comparison | None) -> str:
     return {
         "proven": f"{what}: {limit} is proven.",
         "observed": f"{what}: {limit} is observed, not proven{needs}.",
-        "violated": f"{what}: more than {comparison.margin:g} is proven lost.",
+        "violated": f"{what}: more than {margin} is proven lost.",
         "undecided": f"{what}: whether it is {limit} is undecided{needs}.",
     }[comparison.verdict]
+
+
+def _change(metric: str, comparison: Comparison, in_points: bool) -> str:
+    """By how much the metric moved, in which direction, and the interval of the drop."""
+    unit = 100.0 if in_points else 1.0
+    low, high = (f"{unit * end:.3g}" for end in comparison.interval)
+    n = f"n = {comparison.n}"
+    if comparison.drop == 0:
+        return f"{metric} does not change (interval {low} to {high}, {n})"
+    known = METRICS.get(metric)
+    up = (comparison.drop < 0) == (known is None or known.higher_is_better)
+    verb, whose = "rises" if up else "falls", " of the drop" if comparison.drop < 0 else ""
+    by = amount(abs(comparison.drop), in_points)
+    return f"{metric} {verb} by {by} (interval{whose} {low} to {high}, {n})"
+
+
+def is_share(metric: str) -> bool:
+    """Whether a metric lies between 0 and 1, so that its changes are told in points."""
+    known = METRICS.get(metric)
+    return known is not None and known.bounds == (0.0, 1.0)
+
+
+def amount(value: float, in_points: bool) -> str:
+    """An amount of a metric: ``0.4 points``, or a plain number."""
+    if not in_points:
+        return f"{value:.4g}"
+    points = f"{100 * value:.3g}"
+    return f"{points} point{'' if points == '1' else 's'}"
