@@ -247,6 +247,11 @@ def test_measuring_alone_and_against(artifact: Result, network: Network) -> None
     images, labels = (torch.cat(parts) for parts in zip(*validation(), strict=True))
     found = outputs(load(artifact.path), images).argmax(1)
     assert alone["value"] == pytest.approx((found == labels.numpy()).mean())
+    low, high = alone["value_interval"]
+    assert low < alone["value"] < high < low + 0.15
+    assert alone["value_method"] == "Wilson score interval"
+    with pytest.raises(UsageError, match="K600"):
+        measure(artifact.path, validation(), against=network, max_drop=2)
     paired = measure(artifact.path, validation(), against=network, max_drop=0.1)
     assert paired["value"] == alone["value"]
     assert paired["baseline"] == measure(network, validation())["value"]

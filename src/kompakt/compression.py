@@ -19,6 +19,7 @@ from kompakt.errors import BudgetError, MetricError, UsageError
 from kompakt.measuring.accuracy import PairedEvaluation
 from kompakt.measuring.data import Prepared, hold_in_memory, prepare
 from kompakt.measuring.environment import resolved_isa
+from kompakt.measuring.margin import check_drop
 from kompakt.measuring.metrics import get_metric
 from kompakt.measuring.record import Record
 from kompakt.network.capture import capture
@@ -146,7 +147,7 @@ def compress(
 
 def _check(options: Options, calibration: object, validation: object) -> None:
     get_target(options.target)
-    get_metric(options.metric)
+    check_drop(get_metric(options.metric), options.budget.max_drop)
     if options.budget.max_drop is not None and validation is None:
         raise UsageError(
             "K603",
@@ -232,17 +233,17 @@ class _Job:
             validation.input_specs,
             labelled=validation.labelled,
         )  # fmt: skip
-        count = sum(batch.samples for batch in held)
-        if count < 2 * LEAST_SAMPLES:
+        choosing, certifying = (prepare(Half(held, which), held.input_specs) for which in (0, 1))
+        counts = [sum(batch.samples for batch in Half(held, which)) for which in (0, 1)]
+        if min(counts) < LEAST_SAMPLES:
             raise MetricError(
                 "K230",
                 "validation data to choose and to certify on",
                 why=f"each half needs {LEAST_SAMPLES} samples or more",
             )
-        self.split = {"choosing": (count + 1) // 2, "certifying": count // 2}
+        self.split = {"choosing": counts[0], "certifying": counts[1]}
         note(split_note(self.split))
-        halves = (prepare(Half(held, which), held.input_specs) for which in (0, 1))
-        return next(halves), next(halves)
+        return choosing, certifying
 
     def _ladder(self, bench: Workbench, selection: Prepared | None) -> Ladder:
         options = self.options

@@ -25,7 +25,9 @@ from kompakt.measuring.accuracy import evaluate_together
 from kompakt.measuring.comparison import compare
 from kompakt.measuring.data import prepare
 from kompakt.measuring.environment import resolved_isa
+from kompakt.measuring.margin import check_drop, read_drop
 from kompakt.measuring.metrics import get_metric
+from kompakt.measuring.single import figure_interval
 from kompakt.measuring.sites import site_rows
 from kompakt.network.capture import capture
 from kompakt.network.layers import layers
@@ -143,8 +145,17 @@ def measure(
         threads: Threads it may use.
 
     Returns:
-        ``metric``, ``value``, ``n`` and, with ``against``, ``baseline`` and the fields of a comparison.
+        ``metric``, ``value``, ``n`` (samples counted); without ``against`` the value's ``value_interval`` (``None``
+        where there are too few samples), ``value_method`` and ``confidence``; with it ``baseline`` and the fields
+        of a comparison.
+
+    Raises:
+        UsageError: K600 for a ``max_drop`` that the metric cannot exceed.
+        DataError: The data does not fit the model.
+        MetricError: The metric cannot judge the outputs, or no sample counts.
     """
+    allowed = read_drop(max_drop)
+    check_drop(get_metric(metric), allowed)
     first, specs = _runnable(model, target, threads)
     prepared = prepare(data, specs, needs_labels=get_metric(metric).needs_labels)
     runs = {"candidate": first}
@@ -160,9 +171,16 @@ def measure(
     }
     if against is not None:
         comparison = compare(
-            scores["float"].metric, scores["float"], scores["candidate"], max_drop, confidence
+            scores["float"].metric, scores["float"], scores["candidate"], allowed, confidence
         )
         found |= {"baseline": scores["float"].value(), **asdict(comparison)}
+    else:
+        interval = figure_interval(scores["candidate"], confidence)
+        found |= {
+            "value_interval": None if interval is None else [interval.low, interval.high],
+            "value_method": None if interval is None else interval.method,
+            "confidence": confidence,
+        }
     return found
 
 

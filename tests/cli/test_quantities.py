@@ -13,8 +13,8 @@ from kompakt.errors import UsageError
         ("500kB", 500_000),
         ("1MiB", 1_048_576),
         ("1.5 gb", 1_500_000_000),
-        ("2e3", 2000),
-        ("0.4", 1),
+        ("2e3B", 2000),
+        ("0.4B", 1),
         (None, None),
     ],
 )
@@ -31,7 +31,8 @@ def test_latencies(text: str | None, milliseconds: float | None) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "MB", "10XB", "-5MB", "0MB", "1e999MB", "nan", "inf", "10 M B", "١٠MB", "5ms"]
+    "text",
+    ["", "10", "MB", "10XB", "-5MB", "0MB", "1e999MB", "nan", "inf", "10 M B", "١٠MB", "5ms"],
 )
 def test_unusable_sizes_are_usage_errors(text: str) -> None:
     with pytest.raises(UsageError) as caught:

@@ -90,21 +90,21 @@ def compress(
 
 
 def _budget(
-    max_drop: float | None,
+    max_drop: str | None,
     max_size: str | None,
     min_speedup: float | None,
     max_latency: str | None,
     confidence: float,
 ) -> Budget:
-    check_number("--max-drop", max_drop, at_least=0, why="a loss is 0 or more; 0.01 is one point")
     check_number("--min-speedup", min_speedup, above=0, why="it must be positive and finite")
     check_number("--confidence", confidence, above=0.5, below=1, why="it lies between 0.5 and 1")
     size = parse_size("--max-size", max_size)
     latency_ms = parse_latency("--max-latency", max_latency)
+    from kompakt.measuring.margin import read_drop
     from kompakt.search.budget import Budget
 
     return Budget(
-        max_drop=max_drop,
+        max_drop=read_drop(max_drop, "--max-drop", "K004"),
         max_size=size,
         min_speedup=min_speedup,
         max_latency_ms=latency_ms,

@@ -14,6 +14,7 @@ from kompakt.errors import UsageError
 
 if TYPE_CHECKING:
     from kompakt.cli.subjects import Subject
+    from kompakt.report.wording import Wording
 
 
 def measure(
@@ -34,8 +35,9 @@ def measure(
     from kompakt.cli.names import check_names
     from kompakt.cli.subjects import open_subject
     from kompakt.cli.work import working
+    from kompakt.measuring.margin import read_drop
 
-    check_number("--max-drop", max_drop, at_least=0, why="a loss is 0 or more; 0.01 is one point")
+    allowed = read_drop(max_drop, "--max-drop", "K004")
     check_number("--confidence", confidence, above=0.5, below=1, why="it lies between 0.5 and 1")
     check_names({"metric": metric, "target": target})
     with working([model, data, metric, against], quiet=quiet) as console:
@@ -44,7 +46,7 @@ def measure(
         chosen = metric or subject.metric or ("top1" if other is None else "agreement")
         _check_pair(chosen, other)
         console.print(_understood(subject, other, data, chosen), soft_wrap=True)
-        found = _measured(subject, other, data, chosen, max_drop, confidence, target, threads)
+        found = _measured(subject, other, data, chosen, allowed, confidence, target, threads)
     if as_json:
         print_json(found)
     else:
@@ -119,7 +121,7 @@ def _lines(found: Mapping[str, Any], subject: Subject, other: Subject | None) ->
     words = Wording.of(record, sentences("en"))
     name = rich_markup(str(found["metric"]))
     if other is None:
-        yield f"{name} {words.metric(found['value'])} on {found['n']:,} samples"
+        yield f"{name} {words.metric(found['value'])}{_sure(found, words)} on {found['n']:,} samples"
         return
     sign, colour = MARKS.get(found["verdict"], ("–", "yellow"))
     if found["margin"] is not None:
@@ -136,3 +138,12 @@ def _lines(found: Mapping[str, Any], subject: Subject, other: Subject | None) ->
     )
     yield comparison_table((other.name, subject.name), words.level(), iter([row]))
     yield f"\non {found['n']:,} samples, {found['discordant']:,} of which differ; {found['method']}"
+
+
+def _sure(found: Mapping[str, Any], words: Wording) -> str:
+    """The interval of a figure that stands alone."""
+    interval = found.get("value_interval")
+    if interval is None:
+        return ""
+    shown = words.interval(interval, words.metric)
+    return f" ({words.level()} interval {shown}, {found['value_method']})"

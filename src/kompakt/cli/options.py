@@ -101,7 +101,8 @@ Against = Annotated[
     typer.Option(metavar="MODEL", help="Compare with this model, sample by sample."),
 ]
 MaxDrop = Annotated[
-    float | None, typer.Option(metavar="X", help="Largest loss of the metric: 0.01 is one point.")
+    str | None,
+    typer.Option(metavar="X", help="Largest loss of the metric: 0.01 or 1% is one point."),
 ]
 MaxSize = Annotated[
     str | None, typer.Option(metavar="SIZE", help="Largest size: 10MB, 500kB, 1MiB.")

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from kompakt.errors import UsageError
 
 SIZE_UNITS = {
-    "": 1,
     "b": 1,
     "kb": 10**3,
     "mb": 10**6,
@@ -24,7 +23,7 @@ _QUANTITY = re.compile(r"\s*(-?[0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]+)?)\s*([a-zA-Zµ
 
 
 def parse_size(option: str, text: str | None) -> int | None:
-    """Bytes, from ``10MB`` (10⁷), ``1MiB`` (2²⁰), ``500kB`` or a plain number of bytes."""
+    """Bytes, from ``10MB`` (10⁷), ``1MiB`` (2²⁰), ``500kB`` or ``800B``."""
     value = _parse(option, text, SIZE_UNITS, "10MB, 500kB or 1MiB")
     return None if value is None else max(1, round(value))
 
@@ -64,7 +63,9 @@ def _parse(
         raise UsageError(
             "K004",
             f"{option} {text}",
-            why="it is not a number with a unit that is known here",
+            why="it has no unit"
+            if match and not unit
+            else "it is not a number with a unit that is known here",
             help=f"write it like {examples}",
         )
     value = float(match.group(1)) * units[unit]

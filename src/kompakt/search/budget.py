@@ -7,6 +7,13 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from kompakt.errors import UsageError
+from kompakt.measuring.margin import read_drop
+
+EXAMPLES = {
+    "max_size": "bytes, such as max_size=10_000_000",
+    "min_speedup": "a ratio, such as min_speedup=2.0",
+    "max_latency_ms": "milliseconds, such as max_latency_ms=5.0",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,7 +21,8 @@ class Budget:
     """Limits a compressed model must hold; ``None`` means no limit.
 
     Attributes:
-        max_drop: Largest accepted loss of the metric, in the metric's unit (0.01 is one point of accuracy).
+        max_drop: Largest accepted loss of the metric, in the metric's unit: 0.01, or the text "1%", is one
+            point of accuracy.
         max_size: Largest size of all model files, bytes.
         min_speedup: Smallest accepted ratio of float latency to compressed latency, same runtime.
         max_latency_ms: Largest accepted median latency, milliseconds.
@@ -30,16 +38,14 @@ class Budget:
     def __post_init__(self) -> None:
         for name in ("max_size", "min_speedup", "max_latency_ms"):
             value = getattr(self, name)
-            if value is not None and not value > 0:
+            if value is not None and not (isinstance(value, int | float) and value > 0):
                 raise UsageError(
-                    "K600", f"{name}={value!r}", why="a limit must be a positive number"
+                    "K600",
+                    f"{name}={value!r}",
+                    why="a limit must be a positive number",
+                    help=f"write {EXAMPLES[name]}",
                 )
-        if self.max_drop is not None and not self.max_drop >= 0:
-            raise UsageError(
-                "K600",
-                f"max_drop={self.max_drop!r}",
-                why="a drop is a loss: 0 or more, in the unit of the metric",
-            )
+        object.__setattr__(self, "max_drop", read_drop(self.max_drop))
         if not 0.5 < self.confidence < 1:
             raise UsageError(
                 "K600",
