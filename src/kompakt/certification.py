@@ -21,7 +21,6 @@ from kompakt.measuring.data import Batch, Prepared
 from kompakt.measuring.latency import LatencyComparison, compare_latency, measure_latency
 from kompakt.measuring.memory import peak_memory
 from kompakt.measuring.metrics import METRICS, get_metric
-from kompakt.measuring.parity import certify
 from kompakt.measuring.record import Record
 from kompakt.network.interface import call_arguments
 from kompakt.network.network import Network
@@ -70,8 +69,7 @@ def certify_trial(
     bench, build = ladder.bench, trial.build
     assert build is not None
     samples = list(bench.samples) or [ladder.example]
-    with bench.clock.stage("parity"):
-        certificate = certify(build.placed, build.written, bench.target, samples, rules=bench.rules)
+    certificate = ladder.certificate(trial)
     with bench.clock.stage("accuracy"):
         accuracy = _accuracy(bench.float_build(), build, bench.network, data, options)
     speed = Speed()

@@ -15,9 +15,9 @@ from torch import nn
 import kompakt
 from kompakt.artifact import Artifact, OutputClaim, claim_output, write_artifact
 from kompakt.certification import Certified, certify_trial
-from kompakt.errors import BudgetError, MetricError, UsageError
+from kompakt.errors import BudgetError, DataError, MetricError, UsageError
 from kompakt.measuring.accuracy import PairedEvaluation
-from kompakt.measuring.data import Prepared, hold_in_memory, prepare
+from kompakt.measuring.data import Prepared, hold_in_memory, prepare, with_groups
 from kompakt.measuring.environment import resolved_isa
 from kompakt.measuring.margin import check_drop
 from kompakt.measuring.metrics import get_metric
@@ -31,15 +31,24 @@ from kompakt.schemes import FLOAT, Scheme, get_scheme
 from kompakt.search.budget import Budget
 from kompakt.search.candidates import LEVELS, Candidate
 from kompakt.search.ladder import Ladder
-from kompakt.search.split import Half, example_batch, first_rows
+from kompakt.search.split import Half, example_batch, half_sizes, spread_rows
 from kompakt.search.workbench import Workbench
 from kompakt.targets import get_target
 
 QUICK_SAMPLES = 32
-"""Calibration samples for comparing calibrators, correcting biases and checking parity."""
+"""Samples, drawn across the data, for comparing calibrators, correcting biases and checking parity."""
 HELD_BYTES = 1 << 30
+"""Validation data up to this size is held in memory, to be read in random order."""
+UNSHUFFLED = (
+    "the validation data is larger than {limit:,} MiB and was read in its own order, not held in memory: "
+    "hopeless candidates could not be dropped early"
+)
 LEAST_SAMPLES = 2
 """Without spread there is no interval: see ``measuring.comparison``."""
+
+
+Given = tuple[Iterable[Any] | None, Sequence[Any] | None]
+"""Data, and the group of each of its samples."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +70,13 @@ class Result:
         """Where the artifact is."""
         return self.artifact.path
 
+    def __repr__(self) -> str:
+        record = self.record
+        return (
+            f"Result(scheme={record.scheme_name!r}, verdict={record.verdict!r}, "
+            f"budget_met={record.budget_met}, path={str(self.path)!r})\n  {record.verdict_text}"
+        )
+
 
 def compress(
     model: nn.Module | Network,
@@ -69,6 +85,8 @@ def compress(
     calibration: Iterable[Any] | None = None,
     validation: Iterable[Any] | None = None,
     test: Iterable[Any] | None = None,
+    groups: Sequence[Any] | None = None,
+    test_groups: Sequence[Any] | None = None,
     metric: str = "agreement",
     budget: Budget | None = None,
     target: str = "onnxruntime",
@@ -96,6 +114,9 @@ def compress(
         validation: Batches of ``(inputs, labels)`` (or inputs, for metrics without labels). Every other sample
             is used to choose, the others to certify; all of them certify when nothing is chosen.
         test: Separate batches to certify on; then all of ``validation`` is used to choose.
+        groups: Which group (video, document, patient) each sample of ``validation`` belongs to, one label a sample in
+            its order. Intervals are then over groups, and no group is used both to choose and to certify.
+        test_groups: The same for ``test``.
         metric: A metric's name, or ``package.module:function``.
         budget: What must hold.
         target: The runtime.
@@ -141,7 +162,7 @@ def compress(
     _check(options, calibration, validation)
     with claim_output(out) as claim, tempfile.TemporaryDirectory(prefix="kompakt-") as scratch:
         return _Job(options, Path(scratch), claim).run(
-            model, example_inputs, dynamic, calibration, validation, test
+            model, example_inputs, dynamic, calibration, (validation, groups), (test, test_groups)
         )
 
 
@@ -166,6 +187,13 @@ def _check(options: Options, calibration: object, validation: object) -> None:
         )
     if options.level == 2 and calibration is None and options.scheme is None:
         raise UsageError("K601", "level 2 without calibration data")
+    scheme = options.scheme
+    if scheme is not None and scheme.needs_calibration and calibration is None:
+        raise UsageError(
+            "K601",
+            f"the static scheme {scheme.name} without calibration data",
+            why="static activation ranges come from data",
+        )
     if options.threads < 1 or options.batch < 1:
         raise UsageError(
             "K001", f"threads={options.threads}, batch={options.batch}", why="both are 1 or more"
@@ -179,6 +207,7 @@ class _Job:
         self.options, self.scratch, self.claim = options, scratch, claim
         self.rng = np.random.default_rng(options.seed)
         self.split: dict[str, int] | None = None
+        self.warnings: list[str] = []
 
     def run(
         self,
@@ -186,8 +215,8 @@ class _Job:
         example_inputs: Any,
         dynamic: Mapping[str, Mapping[int, str]] | None,
         calibration: Iterable[Any] | None,
-        validation: Iterable[Any] | None,
-        test: Iterable[Any] | None,
+        validation: Given,
+        test: Given,
     ) -> Result:
         torch.manual_seed(self.options.seed)
         network = (
@@ -196,16 +225,17 @@ class _Job:
         metric = get_metric(self.options.metric)
         data = _prepared(calibration, network)
         selection, certification = self._divide(
-            _prepared(validation, network, needs_labels=metric.needs_labels),
-            _prepared(test, network, needs_labels=metric.needs_labels),
+            _grouped(validation, network, needs_labels=metric.needs_labels),
+            _grouped(test, network, needs_labels=metric.needs_labels),
         )
+        samples = data if data is not None else selection
         bench = Workbench(
             network,
             get_target(self.options.target),
             self.options.isa,
             self.scratch,
             data,
-            first_rows(data, QUICK_SAMPLES) if data is not None else [],
+            spread_rows(samples or [], QUICK_SAMPLES, network.input_specs),
             self.options.threads,
         )
         ladder = self._ladder(bench, selection)
@@ -228,13 +258,8 @@ class _Job:
         """Data to choose on and data to certify on."""
         if validation is None or test is not None or self.options.scheme is not None:
             return validation, test or validation
-        held = prepare(
-            hold_in_memory(validation, limit_bytes=HELD_BYTES, shuffle=self.options.seed, name="validation"),
-            validation.input_specs,
-            labelled=validation.labelled,
-        )  # fmt: skip
-        choosing, certifying = (prepare(Half(held, which), held.input_specs) for which in (0, 1))
-        counts = [sum(batch.samples for batch in Half(held, which)) for which in (0, 1)]
+        held = self._in_random_order(validation)
+        counts = half_sizes(held)
         if min(counts) < LEAST_SAMPLES:
             raise MetricError(
                 "K230",
@@ -243,7 +268,23 @@ class _Job:
             )
         self.split = {"choosing": counts[0], "certifying": counts[1]}
         note(split_note(self.split))
-        return choosing, certifying
+        halves = (prepare(Half(held, which), held.input_specs) for which in (0, 1))
+        return next(halves), next(halves)
+
+    def _in_random_order(self, data: Prepared) -> Prepared:
+        """The data shuffled in memory, or as it is when it is too large for that."""
+        first = next(iter(data))
+        size = sum(tensor.nbytes for tensor in first.inputs.values()) * (data.batches or 1)
+        if size <= HELD_BYTES:
+            try:
+                held = hold_in_memory(data, limit_bytes=HELD_BYTES, shuffle=self.options.seed)
+                return prepare(held, data.input_specs, labelled=data.labelled)
+            except DataError as error:
+                if error.code != "K214":
+                    raise
+        if not data.shuffled:
+            self.warnings.append(UNSHUFFLED.format(limit=HELD_BYTES >> 20))
+        return data
 
     def _ladder(self, bench: Workbench, selection: Prepared | None) -> Ladder:
         options = self.options
@@ -277,7 +318,12 @@ class _Job:
 
     def _write(self, certified: Certified) -> Result:
         build, record = certified.build, certified.record
-        record = replace(record, artifact=str(self.claim.target), validation_split=self.split)
+        record = replace(
+            record,
+            artifact=str(self.claim.target),
+            validation_split=self.split,
+            warnings=[*record.warnings, *self.warnings],
+        )
         artifact = write_artifact(
             self.claim,
             files=build.written.files,
@@ -302,6 +348,11 @@ def split_note(split: Mapping[str, int]) -> str:
         f"validation split: {split['choosing']:,} samples to choose, {split['certifying']:,} for the final figures; "
         "give test data (--test) to avoid this"
     )
+
+
+def _grouped(given: Given, network: Network, *, needs_labels: bool) -> Prepared | None:
+    data = _prepared(given[0], network, needs_labels=needs_labels)
+    return None if data is None else with_groups(data, given[1])
 
 
 def _prepared(

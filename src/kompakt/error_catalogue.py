@@ -239,6 +239,12 @@ CATALOGUE: dict[str, Entry] = {
         explanation="ONNX Runtime cannot load the file, or cannot run it on the example inputs.",
         remedy="see the runtime's own words in the message; `kompakt inspect` lists inputs and their shapes",
     ),
+    "K125": Entry(
+        title="an input that cannot be fixed",
+        explanation="An input of an ONNX file can be turned into a constant (`model.onnx?name=value`) when the file "
+        "has it and its size does not change.",
+        remedy="see the names of the inputs in the message",
+    ),
     "K130": Entry(
         title="inputs with the wrong structure",
         explanation="A network is called like the model: the same parameters, the same nested containers, the same "
@@ -366,8 +372,8 @@ CATALOGUE: dict[str, Entry] = {
         title="data too large to hold in memory",
         explanation="The data has to be kept in memory and is larger than the limit.",
         remedy=(
-            "use fewer samples, or save the arrays uncompressed with numpy.savez so that they are"
-            " memory-mapped"
+            "use fewer samples; save arrays uncompressed with numpy.savez, so that they are memory-mapped; "
+            "or give data that can be read more than once (a list, a DataLoader) instead of a generator"
         ),
     ),
     "K220": Entry(

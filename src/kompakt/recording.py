@@ -25,7 +25,7 @@ from kompakt.quantize.place import quantizer_calls
 from kompakt.report.draft import Draft
 from kompakt.report.recipe import chosen
 from kompakt.search.budget import Budget
-from kompakt.search.ladder import Ladder, Trial
+from kompakt.search.ladder import Ladder, Trial, unsound
 
 
 @dataclass(kw_only=True)
@@ -122,7 +122,7 @@ class Facts:
             warnings=self._warnings(),
             budget=options.budget.to_json(),
             budget_met=not unmet and self.certificate.verdict != "failed",
-            budget_reasons=unmet,
+            budget_reasons=[*unmet, *self._unsound()],
             trials=[t.to_json() for t in self.ladder.trials],
             sites=rows,
             distributions=distributions(self.build.placed, rows, bench.calibration),
@@ -132,6 +132,10 @@ class Facts:
             | {f"{k}_s": v for k, v in bench.clock.wall.items()},
             commands=options.commands or (python_call(options),),
         )
+
+    def _unsound(self) -> list[str]:
+        failed = self.certificate.verdict == "failed"
+        return [unsound(self.certificate)] if failed else []
 
     def _chosen(self) -> str:
         """The scheme by name and in plain words."""
@@ -219,6 +223,9 @@ class Facts:
         warnings = [*self.network.notes, *self.build.written.notes]
         if self.latency is not None and self.latency.noisy:
             warnings.append("the machine was too noisy to measure speed within 5 %")
+        calibration = self.bench.calibration
+        if calibration is not None and calibration.samples == 1 and self.trial.candidate.level == 2:
+            warnings.append("calibrated with one sample: ranges from one sample are unreliable")
         if slower := all_slower(self.ladder.trials):
             warnings.append(slower)
         # Integer kernels with unsigned activations are the ones that saturate without VNNI.

@@ -23,7 +23,7 @@ from kompakt.certification import run_network
 from kompakt.errors import ArtifactError, SchemeError
 from kompakt.measuring.accuracy import evaluate_together
 from kompakt.measuring.comparison import compare
-from kompakt.measuring.data import prepare
+from kompakt.measuring.data import prepare, with_groups
 from kompakt.measuring.environment import resolved_isa
 from kompakt.measuring.margin import check_drop, read_drop
 from kompakt.measuring.metrics import get_metric
@@ -127,6 +127,7 @@ def measure(
     metric: str = "top1",
     *,
     against: str | Path | Network | None = None,
+    groups: Sequence[Any] | None = None,
     max_drop: float | None = None,
     confidence: float = 0.95,
     target: str = "onnxruntime",
@@ -139,6 +140,8 @@ def measure(
         data: Batches of ``(inputs, labels)``.
         metric: The metric.
         against: What to compare with, sample by sample.
+        groups: Which group (video, document, patient) each sample belongs to, one label a sample in the order of the
+            data; intervals are then over groups.
         max_drop: The largest drop accepted; decides the verdict.
         confidence: Of the interval.
         target: The runtime of model files.
@@ -157,7 +160,9 @@ def measure(
     allowed = read_drop(max_drop)
     check_drop(get_metric(metric), allowed)
     first, specs = _runnable(model, target, threads)
-    prepared = prepare(data, specs, needs_labels=get_metric(metric).needs_labels)
+    prepared = with_groups(
+        prepare(data, specs, needs_labels=get_metric(metric).needs_labels), groups
+    )
     runs = {"candidate": first}
     if against is not None:
         runs["float"] = _runnable(against, target, threads)[0]

@@ -21,7 +21,7 @@ from kompakt.search.ranking import (
     output_error,
     rank_calibrators,
 )
-from kompakt.search.split import first_rows
+from kompakt.search.split import spread_rows
 from kompakt.search.workbench import Workbench
 
 from ..nets import batches_for, grid, network
@@ -113,7 +113,7 @@ def test_layers_with_outliers_are_found_and_made_dynamic(tmp_path: Path) -> None
         assert candidate.name.startswith(f"{plain.name}, ")
         # The claim is that of the same network with corrected biases, on the first samples.
         placed = bench.place(with_bias_correction(candidate))
-        first = first_rows(bench.samples, RANKING_SAMPLES)
+        first = spread_rows(bench.samples, RANKING_SAMPLES, bench.prepared.input_specs)
         reference = float_outputs(bench.prepared, first)
         assert output_error(placed, reference, first) == pytest.approx(improved, rel=0.1)
         bench.build(candidate)

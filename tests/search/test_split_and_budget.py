@@ -10,7 +10,7 @@ from kompakt.errors import UsageError
 from kompakt.measuring.data import Batch, prepare
 from kompakt.network.interface import TensorSpec
 from kompakt.search.budget import Budget
-from kompakt.search.split import Half, every_other, example_batch, first_rows
+from kompakt.search.split import Half, example_batch, half_sizes, some_samples, spread_rows
 
 from ..nets import IMAGE, batches_for, network
 
@@ -39,9 +39,74 @@ def test_halves_cover_every_sample_once_and_keep_pairs(sizes: list[int], span: i
         assert [b - a for a, b in zip(firsts, seconds, strict=True)] == [span - 1] * len(firsts)
 
 
-def test_first_rows_stop_at_the_count() -> None:
-    kept = first_rows(prepare(numbered([4, 4]), SPECS, labelled=True), 6)
-    assert [batch.size for batch in kept] == [4, 2]
+@pytest.mark.parametrize("sizes", [[4, 4], [3, 5, 1], [1] * 9, [700], [50] * 13, [20, 1, 20]])
+@pytest.mark.parametrize("count", [1, 2, 6, 16])
+def test_samples_are_drawn_across_all_of_the_data(sizes: list[int], count: int) -> None:
+    total = sum(sizes)
+    kept = spread_rows(prepare(numbered(sizes), SPECS, labelled=True), count, SPECS)
+    rows = [row for batch in kept for row in batch.inputs["x"][:, 0].tolist()]
+    assert rows == sorted(set(rows))
+    assert len(rows) == min(count, total)
+    assert all(1 <= batch.size <= max(sizes) for batch in kept)
+    widest = max(b - a for a, b in zip([-1.0, *rows], [*rows, total], strict=True))
+    assert widest <= 2.5 * (total / len(rows)) + 1
+
+
+def test_data_sorted_by_class_gives_samples_of_every_class() -> None:
+    """The first 32 of 320 samples in the order of their classes are all of class 0."""
+    data = [(torch.full((32, 1), float(label)), torch.full((32,), label)) for label in range(10)]
+    kept = spread_rows(prepare(data, SPECS, labelled=True), 32, SPECS)
+    drawn = torch.cat([batch.inputs["x"] for batch in kept])[:, 0]
+    assert set(drawn.tolist()) == set(range(10))
+    assert drawn.bincount().max() <= 5 if drawn.dtype == torch.int64 else True
+    again = spread_rows(prepare(data, SPECS, labelled=True), 32, SPECS)
+    assert torch.equal(torch.cat([batch.inputs["x"] for batch in again])[:, 0], drawn)
+
+
+def test_rows_of_different_shapes_stay_in_batches_of_their_own() -> None:
+    specs = (
+        TensorSpec("ids", ("batch", "length"), torch.int64),
+        TensorSpec("k", (3,), torch.float32),
+    )
+    batches = [
+        Batch({"ids": torch.full((4, n), n), "k": torch.ones(3)}, None, 4) for n in (5, 7, 7)
+    ]
+    kept = spread_rows(batches, 100, specs)
+    assert [tuple(batch.inputs["ids"].shape) for batch in kept] == [(4, 5), (4, 7), (4, 7)]
+    assert all(batch.inputs["k"].shape == (3,) for batch in kept)
+
+
+def test_a_model_of_a_fixed_batch_size_gets_whole_batches() -> None:
+    specs = (TensorSpec("x", (4, 1), torch.float32),)
+    batches = [Batch({"x": torch.full((4, 1), float(n))}, None, 4) for n in range(20)]
+    kept = spread_rows(batches, 16, specs)
+    assert [batch.size for batch in kept] == [4, 4, 4, 4]
+    assert kept[-1].inputs["x"][0] >= 12
+
+
+def test_no_group_is_in_both_halves() -> None:
+    """Four photos of each of 50 patients, in any order."""
+    groups = np.random.default_rng(0).permutation(np.repeat([f"patient {i}" for i in range(50)], 4))
+    rows = torch.arange(200.0)[:, None]
+    batches = [
+        Batch({"x": rows[i : i + 15]}, torch.arange(len(groups[i : i + 15])), len(groups[i : i + 15]),
+              groups[i : i + 15])
+        for i in range(0, 200, 15)
+    ]  # fmt: skip
+    data = prepare(batches, SPECS)
+    first, second = ([b for b in Half(data, which)] for which in (0, 1))
+    seen = [
+        {g for batch in half if batch.groups is not None for g in batch.groups}
+        for half in (first, second)
+    ]
+    assert seen[0] and seen[1]
+    assert not seen[0] & seen[1]
+    sizes = half_sizes(data)
+    assert sizes == tuple(sum(b.samples for b in half) for half in (first, second))
+    assert sum(sizes) == 200
+    assert abs(sizes[0] - sizes[1]) <= 20
+    numbers = [n for half in (first, second) for b in half for n in b.inputs["x"][:, 0].tolist()]
+    assert sorted(numbers) == list(range(200))
 
 
 def test_a_budget_names_what_is_broken_and_what_was_not_measured() -> None:
@@ -68,14 +133,14 @@ def test_labels_of_any_kind_and_groups_stay_with_their_samples() -> None:
         5,
         np.array(list("aabbc")),
     )
-    odd = every_other(batch, 1)
+    odd = some_samples(batch, np.array([1, 3]))
     assert odd is not None
     assert odd.inputs["x"][:, 0].tolist() == [1.0, 3.0]
     assert odd.inputs["all"].shape == (3,), "an input without samples belongs to every sample"
     assert odd.labels == ["text 1", "text 3"]
     assert odd.groups is not None
     assert odd.groups.tolist() == ["a", "b"]
-    assert every_other(Batch({"x": torch.ones(1, 1)}, None, 1), 1) is None
+    assert some_samples(Batch({"x": torch.ones(1, 1)}, None, 1), np.array([], np.int64)) is None
 
 
 @pytest.mark.parametrize("size", [1, 3, 10])

@@ -16,15 +16,20 @@ import numpy as np
 
 from kompakt.errors import DataError, KompaktError, SchemeError
 from kompakt.measuring.accuracy import PairedEvaluation
+from kompakt.measuring.certificate import Certificate
 from kompakt.measuring.comparison import Comparison, compare
 from kompakt.measuring.data import Batch
 from kompakt.measuring.latency import LatencyComparison, compare_latency
+from kompakt.measuring.verdict import amount, is_share
 from kompakt.network.layers import layers
 from kompakt.network.match import select
 from kompakt.progress import note
+from kompakt.report.wording import NBSP, size
 from kompakt.schemes import float32
 from kompakt.search.budget import Budget
 from kompakt.search.candidates import Candidate, static, with_bias_correction, without_data
+from kompakt.search.diagnosis import diagnose_static
+from kompakt.search.distance import distance
 from kompakt.search.ranking import RANKING_SAMPLES, hybrids, rank_calibrators
 from kompakt.search.workbench import Build, Workbench
 
@@ -41,7 +46,12 @@ NOT_THEIRS = ("K230", "K301")
 
 @dataclass(kw_only=True)
 class Trial:
-    """One candidate and what was found out about it; ``outcome`` says how it ended."""
+    """One candidate and what was found out about it; ``outcome`` says how it ended.
+
+    Attributes:
+        least_drop: What the drop is at least, where the candidate was dropped early.
+        certificate: Whether its file computes what was simulated; made for those that may be chosen.
+    """
 
     candidate: Candidate
     build: Build | None = None
@@ -49,6 +59,8 @@ class Trial:
     metric: float | None = None
     latency: LatencyComparison | None = None
     output_error: float | None = None
+    least_drop: float | None = None
+    certificate: Certificate | None = None
     samples: int = 0
     seconds: float = 0.0
     outcome: str = "kept"
@@ -120,13 +132,58 @@ class Ladder:
         for candidate in self._candidates():
             trial = self._try(candidate)
             self.trials.append(trial)
-            note(f"{candidate.name}: {_summary(trial)}")
+            note(f"{candidate.name}: {_summary(trial, in_points=self._in_points)}")
             best = self.best()
             if best is not None:
-                note(f"{best.candidate.name}: {_summary(best)}", task="best so far")
-            if self._settles(trial):
+                note(
+                    f"{best.candidate.name}: {_summary(best, in_points=self._in_points)}",
+                    task="best so far",
+                )
+            if self._settles(trial) and self._sound(trial):
                 break
-        return self.best()
+        self._explain_static()
+        return self._chosen()
+
+    @property
+    def _in_points(self) -> bool:
+        return self.judge is not None and is_share(self.judge.metric.name)
+
+    def certificate(self, trial: Trial) -> Certificate:
+        """Whether a trial's file computes what was simulated, on the samples at hand; found once."""
+        assert trial.build is not None
+        samples = list(self.bench.samples) or [self.example]
+        count = sum(batch.size for batch in samples)
+        if trial.certificate is None or trial.certificate.samples != count:
+            trial.certificate = self.bench.certificate(trial.build, samples)
+        return trial.certificate
+
+    def _sound(self, trial: Trial) -> bool:
+        """Whether the file computes what was simulated; a trial whose file does not is over budget."""
+        found = self.certificate(trial)
+        if found.verdict == "failed" and trial.outcome != "parity failed":
+            trial.outcome, trial.why = "parity failed", unsound(found)
+            trial.over = [*trial.over, trial.why]
+            note(f"{trial.candidate.name}: {trial.why}")
+        return found.verdict != "failed"
+
+    def _chosen(self) -> Trial | None:
+        """The best trial whose file computes what was simulated; without one, the best of those that do not."""
+        best = self.best()
+        while best is not None and best.outcome != "parity failed" and not self._sound(best):
+            best = self.best()
+        return best
+
+    def _explain_static(self) -> None:
+        """Say what static INT8 would have cost, where it was possible and the budget held before it was tried."""
+        tried = any(trial.candidate.level == 2 for trial in self.trials)
+        if tried or self.fixed or self.level < 2 or not self.bench.has_data:
+            return
+        found = diagnose_static(self.bench, self.keep_float)
+        if found is not None:
+            self.trials.append(
+                Trial(candidate=found.candidate, outcome="not tried", why=found.summary)
+            )
+            self.findings.extend(found.sentences)
 
     def best(self) -> Trial | None:
         """The best trial so far: within the budget the fastest, else the one that comes closest."""
@@ -134,7 +191,7 @@ class Ladder:
         within = [t for t in built if not t.over and t.outcome != "dropped early"]
         if within:
             return prefer(within)
-        return min(built, key=_distance, default=None)
+        return min(built, key=lambda t: distance(t, self.budget), default=None)
 
     def _candidates(self) -> Iterator[Candidate]:
         if self.fixed:
@@ -249,7 +306,7 @@ class Ladder:
             )
             trial.samples = evaluation.scores.n
             if not evaluation.complete:
-                trial.outcome = "dropped early"
+                trial.outcome, trial.least_drop = "dropped early", evaluation.lower
                 trial.why = f"after {trial.samples} samples its drop was proven to exceed {budget.max_drop:g}"
                 return
             trial.metric = evaluation.scores.value()
@@ -295,22 +352,21 @@ def _unfaithfulness(trial: Trial) -> float:
     return error if error is not None and math.isfinite(error) else math.inf
 
 
-def _distance(trial: Trial) -> tuple[int, float]:
-    """How far a trial is from the budget: broken limits, then the drop."""
-    drop = trial.comparison.drop if trial.comparison else float("inf")
-    return len(trial.over) + 10 * (trial.outcome == "dropped early"), drop
+def unsound(found: Certificate) -> str:
+    """That a file does not compute what was simulated, as a reason."""
+    return f"its file does not compute what was simulated, first at {found.first_difference}"
 
 
-def _summary(trial: Trial) -> str:
+def _summary(trial: Trial, *, in_points: bool = False) -> str:
     if trial.outcome in ("failed", "not tried", "dropped early"):
         return f"{trial.outcome}: {trial.why}"
     parts = []
     if trial.comparison:
-        parts.append(f"drop {trial.comparison.drop:+.4f}")
+        parts.append(f"drop {amount(trial.comparison.drop, in_points)}")
     if trial.latency:
         parts.append(f"{trial.latency.ratio:.2f}x")
     if trial.output_error is not None:
         parts.append(f"output error {trial.output_error:.3g}")
     if trial.build:
-        parts.append(f"{trial.build.written.size_bytes / 1e6:.2f} MB")
+        parts.append(size(trial.build.written.size_bytes).replace(NBSP, " "))
     return ", ".join([*parts, *trial.over])

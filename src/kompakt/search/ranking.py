@@ -18,7 +18,7 @@ from kompakt.quantize.place import is_quantizer_call, plan_of, quantizer_of
 from kompakt.quantize.ranges import set_ranges_
 from kompakt.schemes import Treatment
 from kompakt.search.candidates import Candidate, static
-from kompakt.search.split import first_rows
+from kompakt.search.split import spread_rows
 from kompakt.search.workbench import Workbench
 
 SHARES = (1 / 8, 1 / 4, 1 / 2)
@@ -58,7 +58,7 @@ def rank_calibrators(
     The error is that of the network whose biases are corrected, for that is what is likely to ship: before the
     correction, shifted means hide the differences between ranges.
     """
-    batches = first_rows(bench.samples, RANKING_SAMPLES)
+    batches = spread_rows(bench.samples, RANKING_SAMPLES, bench.prepared.input_specs)
     reference = float_outputs(bench.prepared, batches)
     placed = bench.place(static("minmax", keep_float))
     calibration = bench.calibrated(plan_of(placed).taps)
@@ -94,7 +94,7 @@ def hybrids(bench: Workbench, plain: Candidate, error: float) -> list[tuple[Cand
     worst = layers_by_input_quality(bench, plain)
     if not worst or error < NOTICEABLE_ERROR:
         return []
-    batches = first_rows(bench.samples, RANKING_SAMPLES)
+    batches = spread_rows(bench.samples, RANKING_SAMPLES, bench.prepared.input_specs)
     reference = float_outputs(bench.prepared, batches)
     found: list[tuple[Candidate, float]] = []
     for count in sorted({max(1, round(len(worst) * share)) for share in SHARES}):

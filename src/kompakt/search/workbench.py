@@ -16,8 +16,11 @@ import torch
 from torch import Tensor
 
 from kompakt.errors import DataError
+from kompakt.measuring.certificate import Certificate
 from kompakt.measuring.data import Batch
+from kompakt.measuring.parity import certify
 from kompakt.network.network import Network
+from kompakt.network.onnx import source_of
 from kompakt.network.rewrites import inference_form
 from kompakt.observe import Calibration, calibrate
 from kompakt.quantize import METHODS
@@ -116,7 +119,9 @@ class Workbench:
         """The float network in the target's runtime: the baseline."""
         if self._float is None:
             with self.clock.stage("write float"):
-                written = self.target.write(self.prepared)
+                # The user's own file, where there is one, is the baseline as it is.
+                imported = source_of(self.network) is not None
+                written = self.target.write(self.network if imported else self.prepared)
             candidate = Candidate(name="float", level=0, scheme=float32())
             self._float = self._load(candidate, self.prepared, written)
         return self._float
@@ -129,6 +134,11 @@ class Workbench:
         with self.clock.stage("write"):
             written = self.target.write(placed)
         return self._load(candidate, placed, written)
+
+    def certificate(self, build: Build, samples: Sequence[Batch]) -> Certificate:
+        """Whether a candidate's file computes what was simulated."""
+        with self.clock.stage("parity"):
+            return certify(build.placed, build.written, self.target, samples, rules=self.rules)
 
     def place(self, candidate: Candidate) -> Network:
         """Place a candidate's scheme and give its quantizers ranges; not yet frozen."""

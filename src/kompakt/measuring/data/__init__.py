@@ -2,6 +2,7 @@
 
 from kompakt.measuring.data.batch import Batch, InputSpec, split_batch
 from kompakt.measuring.data.dataset import ArrayDataset, Dataset
+from kompakt.measuring.data.groups import with_groups
 from kompakt.measuring.data.held import hold_in_memory
 from kompakt.measuring.data.prepare import Prepared, prepare, require_reiterable
 from kompakt.measuring.data.source import open_data
@@ -17,4 +18,5 @@ __all__ = [
     "prepare",
     "require_reiterable",
     "split_batch",
+    "with_groups",
 ]
