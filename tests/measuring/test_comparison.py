@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from kompakt.errors import MetricError
 from kompakt.measuring.comparison import compare
+from kompakt.measuring.metric import Metric
 from kompakt.measuring.metrics import METRICS
 from kompakt.measuring.scores import Scores
 
@@ -113,12 +114,52 @@ def test_groups_widen_the_interval() -> None:
         compare(TOP1, mine, 1.0 - flipped, 0.2, groups=np.arange(50))
 
 
-def test_psnr_is_compared_by_its_trimmed_mean() -> None:
+def test_psnr_is_compared_by_its_plain_mean() -> None:
     rng = np.random.default_rng(0)
     mine = rng.normal(35, 3, 200)
     found = compare(METRICS["psnr"], mine, mine - rng.gamma(2, 0.1, 200), 0.3)
-    assert "trimmed" in found.method
+    assert "studentised" in found.method
     assert found.verdict == "proven"
+
+
+def test_a_few_ruined_images_are_not_trimmed_away() -> None:
+    rng = np.random.default_rng(0)
+    mine = rng.normal(38, 3, 1000)
+    lost = np.where(np.arange(1000) < 45, 30.0, 0.001)
+    found = compare(METRICS["psnr"], mine, mine - lost, 0.1)
+    assert found.drop == pytest.approx(lost.mean())
+    assert found.verdict == "violated"
+
+
+OWN = Metric(name="own", kind="unbounded", per_sample=lambda outputs, labels, reference: labels)
+
+
+def test_the_mean_of_a_score_without_bounds_is_never_proven() -> None:
+    rng = np.random.default_rng(0)
+    mine = rng.normal(0, 1, 1000)
+    close = compare(OWN, mine, mine - rng.normal(0, 0.01, 1000), 0.1)
+    assert (close.verdict, close.samples_needed) == ("observed", None)
+    assert close.upper < 0.1
+    assert "without bounds" in close.unproven
+    collapsed = compare(OWN, mine, mine - 1000.0 * (np.arange(1000) < 50), 0.1)
+    assert collapsed.verdict == "violated"
+    assert collapsed.drop == pytest.approx(50.0)
+
+
+def test_scores_that_happen_to_be_0_or_1_are_not_taken_for_yes_and_no() -> None:
+    mine, theirs = answers(1000, 5, 60)
+    found = compare(OWN, mine, theirs, 0.1)
+    assert "Tango" not in found.method
+    assert found.verdict == "observed"
+
+
+def test_average_precision_of_20_samples_proves_nothing() -> None:
+    rng = np.random.default_rng(0)
+    label = np.arange(20) % 2
+    score = label * 5.0 + rng.normal(0, 0.1, 20)
+    rows = np.stack([score, label], axis=1), np.stack([score + 0.01, label], axis=1)
+    pair = [Scores(metric=METRICS["ap"], rows=part, order=()) for part in rows]
+    assert compare(METRICS["ap"], *pair, 0.99).verdict == "observed"
 
 
 def correlated(n: int, noise: float) -> tuple[Scores, Scores]:

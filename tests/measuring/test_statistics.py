@@ -20,7 +20,6 @@ from kompakt.measuring.statistics import (
     tango_interval,
     tango_upper,
     tango_z,
-    trimmed_bounds,
 )
 
 
@@ -127,17 +126,3 @@ def test_samples_needed_without_any_difference_is_what_tango_needs() -> None:
     assert n is not None
     assert float(tango_upper(0, 0, n, 0.05)) <= 0.01 < float(tango_upper(0, 0, n - 2, 0.05))
     assert samples_needed(0.02, 0.01, 0.01) is None
-
-
-def test_trimmed_mean_of_normal_differences_is_close_to_t() -> None:
-    d = np.random.default_rng(0).normal(0.3, 1.0, 2000)
-    bounds = trimmed_bounds(d, 0.05)
-    assert bounds.lower < 0.3 < bounds.upper
-    assert bounds.upper - bounds.lower == pytest.approx(2 * 1.645 / math.sqrt(2000), rel=0.1)
-    with pytest.raises(MetricError, match="K230"):
-        trimmed_bounds([1.0], 0.05)
-
-
-def test_one_disaster_does_not_move_the_trimmed_mean() -> None:
-    d = np.concatenate([np.zeros(99), [1e9]])
-    assert trimmed_bounds(d, 0.05).upper == 0.0

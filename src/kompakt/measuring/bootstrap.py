@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import ndtr, ndtri
+from scipy.special import ndtr, ndtri, stdtrit
 
 from kompakt.errors import MetricError
 from kompakt.measuring.sequential import betting_interval
@@ -23,8 +23,13 @@ Indices = NDArray[np.int64]
 _CHUNK = 200_000
 """Elements of one chunk of resampling counts: small enough to stay in a processor's cache."""
 _FEW_GROUPS = 30
-_FEW_DIFFERENT = 50
+FEW_DIFFERENT = 50
 _MOST_JACKKNIFE = 400
+LEAST_EFFECTIVE = 12.0
+"""With fewer samples than this carrying a corpus metric's error, nothing is called proven."""
+
+
+UNBOUNDED = "no number of samples bounds the mean of a score without bounds"
 
 
 def group_index(groups: ArrayLike | None, n: int) -> Indices:
@@ -72,6 +77,9 @@ def paired_bootstrap_bounded(
     what was not seen and claims too much; then the betting interval, valid at every sample size,
     takes its place.
 
+    Without bounds (``high`` infinite) there is no such interval: one unseen disaster can move the
+    mean anywhere. Then the bounds are only what resampling shows, and prove nothing.
+
     Args:
         d: Paired differences in [low, high], shape (n,), n ≥ 2.
         alpha: Error probability.
@@ -98,7 +106,8 @@ def paired_bootstrap_bounded(
     mean, error = _ratio(total, size, np.ones((1, size.size)))
     centre, spread = float(mean[0]), float(error[0])
     different = int(np.count_nonzero(group_sums(index, np.abs(values))))
-    if size.size < _FEW_GROUPS or different < _FEW_DIFFERENT:
+    bounded = math.isfinite(high - low)
+    if bounded and (size.size < _FEW_GROUPS or different < FEW_DIFFERENT):
         return _betting_bounds(total, size, centre, spread, alpha, low, high)
     drawn = [_ratio(total, size, counts) for counts in resampling_counts(size.size, resamples, rng)]
     means, errors = (np.concatenate(part) for part in zip(*drawn, strict=True))
@@ -111,6 +120,7 @@ def paired_bootstrap_bounded(
         interval=(max(lowest, low), min(highest, high)),
         method=f"studentised paired bootstrap, {resamples} resamples{_of_groups(groups, size)}",
         deviation=spread * math.sqrt(values.size),
+        unproven="" if bounded else UNBOUNDED,
     )
 
 
@@ -156,7 +166,13 @@ def grouped_bootstrap_corpus(
     *,
     resamples: int = 2000,
 ) -> Bounds:
-    """Bias-corrected and accelerated (BCa) bounds of a figure of the whole corpus.
+    """Bounds of a figure of the whole corpus: BCa and a jackknife's t, at each end the wider one.
+
+    BCa alone covers too little with few groups, and where few of them carry the error (the
+    positives of average precision, the tails of a correlation). So it is taken at the level of
+    Student's t instead of the normal distribution's, and each end is at least as far out as t with
+    the jackknife's standard error. The degrees of freedom follow from the *effective number* of
+    groups, (Σ influence²)² / Σ influence⁴: n with equal influences, 1 where one group decides all.
 
     Args:
         fn: From how often each sample counts, shape (some, n), to the figure, shape (some,); a
@@ -169,16 +185,18 @@ def grouped_bootstrap_corpus(
         resamples: At least 2000 for 95 % bounds.
 
     Returns:
-        The bounds; equal to the figure itself where no resample differs from it. The caller judges
-        whether enough samples differ for that to mean anything.
+        The bounds; equal to the figure itself where no resample differs from it. They prove nothing
+        (:attr:`Bounds.unproven`) with fewer than 30 groups, an effective number below 12, or groups
+        without which the metric has no value. The caller judges whether enough samples differ.
 
     Raises:
         MetricError: K230 for fewer than two groups; K227 when the metric has no value on most
             resamples.
 
     Reference:
-        Efron (1987), Better bootstrap confidence intervals, JASA 82:171–185. The acceleration comes
-        from a jackknife over at most 400 blocks of groups.
+        Efron (1987), Better bootstrap confidence intervals, JASA 82:171–185. Satterthwaite (1946),
+        An approximate distribution of estimates of variance components, Biometrics 2:110–114. The
+        jackknife leaves out one of at most 400 blocks of groups at a time.
     """
     check_alpha(alpha)
     index = group_index(groups, n)
@@ -195,18 +213,36 @@ def grouped_bootstrap_corpus(
         raise MetricError(
             "K227", f"a bootstrap of {count} groups", why="most resamples have no value"
         )
-    bias = _bias(drawn, value)
-    skew = _acceleration(fn, index, count)
-    levels = (alpha, 1 - alpha, alpha / 2, 1 - alpha / 2)
-    lower, upper, lowest, highest = (_bca(drawn, level, bias, skew) for level in levels)
+    influence = _influence(fn, index, count)
+    bias, skew, effective = _bias(drawn, value), _acceleration(influence), _effective(influence)
+    error = math.sqrt(float((influence**2).sum()) * (1 - 1 / max(influence.size, 2)))
+
+    def end(level: float) -> float:
+        t = float(stdtrit(max(effective - 1, 1.0), level))
+        bca, student = _bca(drawn, t, bias, skew), value + t * error
+        return min(bca, student) if level < 0.5 else max(bca, student)
+
     return Bounds(
-        lower=lower,
-        upper=upper,
-        interval=(lowest, highest),
+        lower=end(alpha),
+        upper=end(1 - alpha),
+        interval=(end(alpha / 2), end(1 - alpha / 2)),
         method=f"paired bootstrap (BCa, {resamples} resamples"
-        + (")" if groups is None else f" of {count} groups)"),
+        + (")" if groups is None else f" of {count} groups)")
+        + " widened by a jackknife",
         deviation=float(drawn.std()) * math.sqrt(n),
+        unproven=_unproven(count, influence, effective),
     )
+
+
+def _unproven(count: int, influence: Floats, effective: float) -> str:
+    if count < _FEW_GROUPS:
+        return f"{count} samples or groups are too few for this metric; {_FEW_GROUPS} are the least"
+    if influence.size < min(count, _MOST_JACKKNIFE):
+        return "without some of the samples the metric has no value"
+    # With no influence at all nothing differs; the caller has another bound for that.
+    if 0 < effective < LEAST_EFFECTIVE:
+        return f"about {effective:.1f} samples decide the figure; {LEAST_EFFECTIVE:g} are the least"
+    return ""
 
 
 def _chunks(counts: Floats, index: Indices) -> Iterator[Floats]:
@@ -224,8 +260,8 @@ def _bias(drawn: Floats, value: float) -> float:
     return float(ndtri(share))
 
 
-def _acceleration(fn: Callable[[Floats], Floats], index: Indices, count: int) -> float:
-    """Skewness of the influence of the groups, by leaving out one block of them at a time."""
+def _influence(fn: Callable[[Floats], Floats], index: Indices, count: int) -> Floats:
+    """How much each block of groups adds, by leaving out one at a time; only where that has a value."""
     blocks = min(count, _MOST_JACKKNIFE)
     block_of = (np.arange(count) % blocks)[index]
     left_out = []
@@ -235,14 +271,24 @@ def _acceleration(fn: Callable[[Floats], Floats], index: Indices, count: int) ->
         left_out.append(fn((block_of[None, :] != numbers[:, None]).astype(np.float64)))
     values = np.concatenate(left_out)
     values = values[np.isfinite(values)]
-    if values.size < 2:
-        return 0.0
-    deviations = values.mean() - values
-    scale = float((deviations**2).sum()) ** 1.5
-    return float((deviations**3).sum()) / (6 * scale) if scale > 0 else 0.0
+    return np.asarray(values.mean() - values if values.size else values, dtype=np.float64)
 
 
-def _bca(drawn: Floats, level: float, bias: float, skew: float) -> float:
-    z = bias + float(ndtri(level))
-    corrected = float(ndtr(bias + z / (1 - skew * z))) if skew * z < 1 else level
-    return float(np.quantile(drawn, min(max(corrected, 0.0), 1.0)))
+def _effective(influence: Floats) -> float:
+    """How many groups of equal influence would have tails as heavy; 0 where none has any."""
+    squares = influence**2 / max(float((influence**2).max(initial=0.0)), 1e-300)
+    fourth = float((squares**2).sum())
+    return float(squares.sum()) ** 2 / fourth if fourth > 0 else 0.0
+
+
+def _acceleration(influence: Floats) -> float:
+    """Skewness of the influence of the groups."""
+    scale = float((influence**2).sum()) ** 1.5
+    return float((influence**3).sum()) / (6 * scale) if scale > 0 else 0.0
+
+
+def _bca(drawn: Floats, t: float, bias: float, skew: float) -> float:
+    """The quantile that bias and skewness make of the ``t``-th standard deviation."""
+    z = bias + t
+    corrected = float(ndtr(bias + z / (1 - skew * z) if skew * z < 1 else t))
+    return float(np.quantile(drawn, corrected))

@@ -11,6 +11,8 @@ from numpy.typing import ArrayLike
 
 from kompakt.errors import MetricError
 from kompakt.measuring.bootstrap import (
+    FEW_DIFFERENT,
+    UNBOUNDED,
     Floats,
     group_index,
     grouped_bootstrap_corpus,
@@ -23,11 +25,9 @@ from kompakt.measuring.statistics import (
     samples_needed,
     score_upper,
     tango_bounds,
-    trimmed_bounds,
 )
 
 Verdict = Literal["proven", "observed", "violated", "undecided"]
-_FEW_DIFFERENT = 10
 _BOOTSTRAP_SEED = 0
 _MOST_SAMPLES = 10**9
 
@@ -41,10 +41,12 @@ class Comparison:
         interval: Two-sided interval of the drop.
         lower: One-sided lower bound.
         upper: One-sided upper bound.
+        unproven: Why no drop is called proven whatever the bound; empty where it may be.
         margin: The largest drop accepted, or ``None``.
         confidence: Of the interval and of each bound.
-        verdict: ``proven`` (the upper bound is below the margin), ``violated`` (the lower bound is
-            above it), ``observed`` (the drop itself is not above it) or ``undecided``.
+        verdict: ``proven`` (the upper bound is below the margin, and can be relied on),
+            ``violated`` (the lower bound is above it), ``observed`` (the drop itself is not above it)
+            or ``undecided``.
         samples_needed: About how many samples in all a decision would take with 80 % probability,
             were the drop as observed; ``None`` when decided, or when no number would do.
         method: How the interval was computed.
@@ -63,6 +65,7 @@ class Comparison:
     method: str
     n: int
     discordant: int
+    unproven: str = ""
 
 
 def compare(
@@ -77,8 +80,9 @@ def compare(
     """Compare paired scores and say what they prove.
 
     0/1 scores get Tango's score interval, bounded scores a studentised paired bootstrap, corpus
-    metrics a BCa bootstrap, unbounded scores the interval of a trimmed mean. Scores in groups are
-    resampled by group.
+    metrics a BCa bootstrap widened by a jackknife. Unbounded scores get the studentised
+    bootstrap too, but nothing is called proven of their mean. Scores in groups are resampled by
+    group.
 
     Args:
         metric: The metric.
@@ -105,7 +109,8 @@ def compare(
     bounds, drop = _bounds(mine, theirs, different, alpha, groups, rng)
     verdict = _verdict(drop, bounds, margin)
     needed = None
-    if margin is not None and verdict in ("observed", "undecided"):
+    hopeless = bounds.unproven == UNBOUNDED and drop <= (margin or 0.0)
+    if margin is not None and verdict in ("observed", "undecided") and not hopeless:
         needed = _needed(bounds.deviation, drop, margin, alpha, mine.n)
     return Comparison(
         drop=drop,
@@ -119,6 +124,7 @@ def compare(
         method=bounds.method,
         n=mine.n,
         discordant=int(different.sum()),
+        unproven=bounds.unproven,
     )
 
 
@@ -155,20 +161,15 @@ def _bounds(
         return _corpus_bounds(mine, theirs, different, alpha, groups, rng)
     d = metric.worse_by(mine.values, theirs.values)
     drop = float(d.mean())
-    yes_no = metric.bounds in (None, (0.0, 1.0)) and all(
+    low, high = metric.bounds or (-math.inf, math.inf)
+    # Only where the metric says so: another sample may hold more than the 0 and 1 of this one.
+    yes_no = (low, high) == (0.0, 1.0) and all(
         np.isin(scores.values, (0.0, 1.0)).all() for scores in (mine, theirs)
     )
     if yes_no and groups is None:
         return tango_bounds(int((d > 0).sum()), int((d < 0).sum()), d.size, alpha), drop
-    low, high = (0.0, 1.0) if yes_no else metric.bounds or (-math.inf, math.inf)
     width = high - low
-    if math.isfinite(width):
-        return paired_bootstrap_bounded(d, alpha, rng, groups=groups, low=-width, high=width), drop
-    if groups is not None:
-        index = group_index(groups, d.size)
-        d = np.bincount(index, d) / np.bincount(index)
-    bounds = trimmed_bounds(d, alpha)
-    return bounds, (bounds.interval[0] + bounds.interval[1]) / 2
+    return paired_bootstrap_bounded(d, alpha, rng, groups=groups, low=-width, high=width), drop
 
 
 def _corpus_bounds(
@@ -188,7 +189,7 @@ def _corpus_bounds(
     bounds = grouped_bootstrap_corpus(paired, mine.n, groups, alpha, rng)
     index = group_index(groups, mine.n)
     total, changed = int(index.max()) + 1, np.unique(index[different]).size
-    if changed >= _FEW_DIFFERENT:
+    if changed >= FEW_DIFFERENT:
         return bounds, drop
     # Resampling cannot show what was not seen: allow for as many more differing groups as the
     # share of those seen leaves possible, each at its worst.
@@ -200,13 +201,14 @@ def _corpus_bounds(
         interval=(min(bounds.interval[0], -two), max(bounds.interval[1], two)),
         method=f"score bound of the share that differs ({changed} of {total})",
         deviation=max(bounds.deviation, 0.0),
+        unproven="" if changed == 0 else bounds.unproven,
     ), drop
 
 
 def _verdict(drop: float, bounds: Bounds, margin: float | None) -> Verdict:
     if margin is None:
         return "observed"
-    if bounds.upper < margin:
+    if bounds.upper < margin and not bounds.unproven:
         return "proven"
     if bounds.lower > margin:
         return "violated"

@@ -116,10 +116,12 @@ a sample without any other pixel leaves both the figure and the number of sample
 )
 PSNR = Metric(
     name="psnr",
-    kind="unbounded",
+    kind="bounded",
+    bounds=(WORST_PSNR_DB, BEST_PSNR_DB),
     per_sample=_psnr,
-    about="""Peak signal to noise ratio in dB, at most 100, of each sample. The peak is 1 for labels in
-floating point, the type's largest value for integers. Output and labels are images of one shape.""",
+    about="""Peak signal to noise ratio in dB of each sample, from 0 (an error as large as the peak) to 100.
+The peak is 1 for labels in floating point, the type's largest value for integers. Output and labels
+are images of one shape.""",
 )
 COSINE = Metric(
     name="cosine",

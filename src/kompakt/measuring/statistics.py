@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import bdtr, ndtri, stdtrit
+from scipy.special import bdtr, ndtri
 
 from kompakt.errors import MetricError
 
@@ -34,6 +34,7 @@ class Bounds:
         method: How they were computed, in words.
         deviation: Estimated standard deviation of one sample's contribution; used to plan sample
             sizes.
+        unproven: Why nothing may be called proven by them, in words; empty where it may.
     """
 
     lower: float
@@ -41,6 +42,7 @@ class Bounds:
     interval: tuple[float, float]
     method: str
     deviation: float
+    unproven: str = ""
 
 
 def check_alpha(alpha: float) -> None:
@@ -166,42 +168,6 @@ def order_statistic_interval(
     lower = ordered[lower_rank - 1] if lower_rank >= 1 else -math.inf
     upper = ordered[upper_rank] if upper_rank < n else math.inf
     return float(lower), float(upper)
-
-
-def trimmed_bounds(d: ArrayLike, alpha: float, trim: float = 0.05) -> Bounds:
-    """Bounds of the 5 % trimmed mean of unbounded differences (Tukey and McLaughlin).
-
-    Nothing can be said about the plain mean of an unbounded quantity from samples alone: one unseen
-        disaster can move
-    it anywhere. The trimmed mean leaves out the ``trim`` smallest and largest differences and has
-    an honest interval.
-
-    Args:
-        d: Paired differences, shape (n,), n ≥ 2.
-        alpha: Error probability.
-        trim: Share left out at each end.
-
-    Reference:
-        Tukey and McLaughlin (1963), Sankhyā A 25:331–352.
-    """
-    check_alpha(alpha)
-    ordered = np.sort(np.asarray(d, dtype=np.float64))
-    n, cut = ordered.size, int(trim * ordered.size)
-    if n < 2:
-        raise MetricError("K230", f"an interval from {n} samples", why="two are the least")
-    winsorised = np.clip(ordered, ordered[cut], ordered[n - 1 - cut])
-    spread = float(winsorised.std(ddof=1)) * math.sqrt((n - 1) / max(n - 2 * cut - 1, 1))
-    kept = n - 2 * cut
-    error = spread / math.sqrt(kept)
-    centre = float(ordered[cut : n - cut].mean())
-    one, two = (float(stdtrit(kept - 1, 1 - a)) * error for a in (alpha, alpha / 2))
-    return Bounds(
-        lower=centre - one,
-        upper=centre + one,
-        interval=(centre - two, centre + two),
-        method=f"trimmed mean ({trim:.0%} at each end), Tukey–McLaughlin t interval",
-        deviation=error * math.sqrt(n),
-    )
 
 
 def samples_needed(
