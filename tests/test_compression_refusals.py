@@ -96,7 +96,17 @@ REFUSED: dict[str, tuple[dict[str, Any], type[KompaktError], str]] = {
     "level 3": ({"level": 3}, UsageError, "K001"),
     "static without data": ({"level": 2}, UsageError, "K601"),
     "no threads": ({"threads": 0}, UsageError, "K001"),
-    "static scheme without data": ({"scheme": "w8a8"}, DataError, "K601"),
+    "static scheme without data": ({"scheme": "w8a8"}, UsageError, "K601"),
+    "points for shares": (
+        {"validation": validation(), "metric": "top1", "budget": Budget(max_drop=2)},
+        UsageError,
+        "K600",
+    ),
+    "no sample that counts": (
+        {"validation": [(x, torch.full((len(x),), -1)) for x, _ in validation()], "metric": "top1"},
+        MetricError,
+        "K227",
+    ),
 }
 
 

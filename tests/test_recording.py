@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
+
+import pytest
 
 from kompakt.measuring.latency import LatencyComparison, LatencySummary
 from kompakt.recording import all_slower
@@ -10,7 +13,7 @@ from kompakt.search.budget import Budget
 from kompakt.search.candidates import without_data
 from kompakt.search.ladder import Trial
 
-from .digits import calibration, part, squeeze
+from .digits import calibration, part, squeeze, validation
 
 
 def test_data_held_back_for_choosing_is_told_and_the_call_from_python_is_kept(
@@ -74,3 +77,35 @@ def test_the_verdict_names_the_chosen_scheme_in_words(tmp_path: Path) -> None:
     record = squeeze(tmp_path / "out").record
     assert record.scheme_name == "w8"
     assert "Chosen: w8 (8-bit weights, float arithmetic)." in record.verdict_text
+
+
+def test_ranges_from_one_sample_are_warned_of(tmp_path: Path) -> None:
+    told = "calibrated with one sample"
+    one = squeeze(tmp_path / "a", calibration=[calibration()[0][:1]], scheme="w8a8").record
+    assert any(told in warning for warning in one.warnings)
+    more = squeeze(tmp_path / "b", calibration=calibration(), scheme="w8a8").record
+    assert not any(told in warning for warning in more.warnings)
+
+
+def test_a_result_and_a_record_are_short_when_printed(tmp_path: Path) -> None:
+    result = squeeze(tmp_path / "out")
+    assert repr(result).startswith("Result(scheme='w8', verdict='unmeasured'")
+    assert str(tmp_path / "out") in repr(result)
+    assert result.record.verdict_text in repr(result)
+    assert repr(result.record).startswith("Record('digits', scheme='w8'")
+    assert len(repr(result)) < 1000
+    assert len(repr(result.record)) < 300
+
+
+def test_someone_in_python_can_watch_the_trials(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    caplog.set_level(logging.INFO, "kompakt")
+    squeeze(tmp_path / "out", validation=validation(), metric="top1")
+    told = [record.getMessage() for record in caplog.records if record.name == "kompakt"]
+    assert any(line.startswith("weights in 8 bits: drop") for line in told)
+    assert any(line.startswith("best so far: ") for line in told)
+    assert any("validation split" in line for line in told)
+    squeeze(tmp_path / "out")
+    assert any("replaced the artifact of 2" in record.getMessage() for record in caplog.records)
+    assert capfd.readouterr() == ("", ""), "nothing is printed unless somebody listens"

@@ -1,11 +1,16 @@
 """One stream of progress events; whoever wants to show them listens.
 
 Work announces itself with :func:`track` and :func:`note`. Nothing is printed here: the console, a journal
-or a web page installs a listener with :func:`listening`.
+or a web page installs a listener with :func:`listening`. The logger ``kompakt`` gets all of it, too: notes
+(each candidate that was tried) at level INFO, the beginning of a task at DEBUG.
+
+>>> import logging
+>>> logging.getLogger("kompakt").setLevel(logging.INFO)  # with logging.basicConfig(), shows each trial
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -13,6 +18,8 @@ from dataclasses import dataclass
 from typing import Literal, TypeVar
 
 T = TypeVar("T")
+LOGGER = logging.getLogger("kompakt")
+LOGGER.addHandler(logging.NullHandler())
 
 
 @dataclass(frozen=True)
@@ -64,6 +71,7 @@ def track(items: Iterable[T], task: str, total: int | None = None) -> Iterator[T
     if total is None and isinstance(items, Sized):
         total = len(items)
     done = 0
+    LOGGER.debug("%s", task)
     _emit(Event("start", task, 0, total))
     try:
         for item in items:
@@ -76,4 +84,5 @@ def track(items: Iterable[T], task: str, total: int | None = None) -> Iterator[T
 
 def note(message: str, task: str = "") -> None:
     """Say something worth reading while the work goes on."""
+    LOGGER.info("%s", f"{task}: {message}" if task else message)
     _emit(Event("note", task, message=message))

@@ -193,6 +193,18 @@ def test_a_claim_can_be_written_twice(child: ModuleType, tmp_path: Path) -> None
     assert [entry.name for entry in tmp_path.iterdir()] == ["out"]
 
 
+def test_replacing_an_artifact_is_told_with_its_date(child: ModuleType, tmp_path: Path) -> None:
+    events: list[Event] = []
+    with listening(events.append):
+        child.write(tmp_path / "out", "old")
+        assert not [event for event in events if event.kind == "note"]
+        os.utime(tmp_path / "out" / "manifest.json", (1e9, 1e9))
+        child.write(tmp_path / "out", "new")
+    (told,) = [event.message for event in events if event.kind == "note"]
+    assert told.startswith("replaced the artifact of 2001-09-0")
+    assert str(tmp_path / "out") in told
+
+
 def test_writing_announces_its_progress(child: ModuleType, tmp_path: Path) -> None:
     events: list[Event] = []
     with listening(events.append):

@@ -156,6 +156,8 @@ def test_errors_of_the_work(
         (("--target", "onnxrumtime"), "did you mean 'onnxruntime'"),
         (("--calibrator", "minmx"), "did you mean 'minmax'"),
         (("--metric", "spearmann"), "did you mean 'spearman'"),
+        (("--metric", "accuracy"), "did you mean 'top1'"),
+        (("--max-size", "10"), "no unit"),
         (("--isa", "x68"), "did you mean 'x86'"),
         (("--max-size", "-1MB"), "positive"),
         (("--max-latency", "5MB"), "5ms"),

@@ -45,9 +45,10 @@ def test_layers_edges_reasons_and_totals_are_shown() -> None:
     text = shown(120)
     for part in (
         "features.0.conv", "int8_narrow", "batch×32×112×112", "864", "3.46 kB", "10.8 M",
-        "image", "uint8", "softmax needs exponentials:", "3 sites, 2 quantized",
+        "image", "uint8", "softmax needs exponentials:", "3 sites, 2 quantized", "in float",
     ):  # fmt: skip
         assert part in text, part
+    assert "bytes" not in text, "that is the float model's size, and is called so"
     assert totals(ROWS) == {"parameters": 864, "bytes": 3456, "macs": 10_838_016}
 
 

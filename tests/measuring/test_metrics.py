@@ -13,7 +13,7 @@ from kompakt.errors import DataError, MetricError
 from kompakt.measuring.accuracy import evaluate_together
 from kompakt.measuring.data import Batch
 from kompakt.measuring.metric import Metric
-from kompakt.measuring.metrics import METRICS, get_metric
+from kompakt.measuring.metrics import ALIASES, METRICS, get_metric
 from kompakt.measuring.ranking import mid_ranks
 from kompakt.measuring.scores import Scores, join_rows
 
@@ -283,3 +283,14 @@ def test_unknown_names_suggest_the_nearest() -> None:
         get_metric("top-1")
     assert "did you mean top1?" in caught.value.why
     assert "spearman" in caught.value.help
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"), [("accuracy", "top1"), ("Acc", "top1"), ("ppl", "perplexity")]
+)
+def test_other_words_for_a_metric_suggest_it(name: str, meant: str) -> None:
+    with pytest.raises(MetricError, match="K220") as caught:
+        get_metric(name)
+    assert f"did you mean {meant}?" in caught.value.why
+    assert set(ALIASES.values()) <= set(METRICS)
+    assert not set(ALIASES) & set(METRICS)

@@ -128,3 +128,12 @@ def test_a_damaged_or_missing_pt2_file_is_an_error(tmp_path: Path) -> None:
     assert isinstance(error, CaptureError)
     assert error.code == "K015"
     assert refusal(str(tmp_path / "gone.pt2"), trust=True).code == "K010"
+
+
+def test_an_artifact_is_recognised_as_no_source(tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text("{}")
+    error = refusal(str(tmp_path))
+    assert isinstance(error, UsageError)
+    assert error.code == "K010"
+    assert "kompakt artifact" in error.why
+    assert "original model" in error.help

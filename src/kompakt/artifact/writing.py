@@ -11,6 +11,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ from kompakt.artifact.output import (
 from kompakt.artifact.reading import Artifact
 from kompakt.artifact.swap import put_in_place, sync_directory, sync_file
 from kompakt.errors import OutputError
-from kompakt.progress import track
+from kompakt.progress import note, track
 
 #: A file's bytes, a file to copy, or a function that writes the file (and, beside it, others).
 Content = bytes | Path | Callable[[Path], None]
@@ -94,10 +95,21 @@ def write_artifact(
             with writing_errors(claim.target):
                 raw = _build(claim.partial, contents, manifest, record)
                 refuse_foreign(claim.target)
+                old = _date_of(claim.target)
                 put_in_place(claim.partial, claim.target, claim.aside)
         finally:
             tidy(claim)
+        if old:
+            note(f"replaced the artifact of {old} in {shown(str(claim.target))}")
         return Artifact(path=claim.target, manifest=parse_manifest(raw))
+
+
+def _date_of(target: Path) -> str:
+    """When the artifact at the target was written; empty where there is none."""
+    manifest = target / MANIFEST
+    if not manifest.is_file():
+        return ""
+    return datetime.fromtimestamp(manifest.stat().st_mtime).strftime("%Y-%m-%d %H:%M")
 
 
 @contextmanager

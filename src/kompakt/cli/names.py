@@ -35,10 +35,10 @@ def _check_scheme(name: str | None) -> None:
 
 
 def _check_metric(name: str | None) -> None:
-    from kompakt.measuring.metrics import METRICS
+    from kompakt.measuring.metrics import ALIASES, METRICS
 
     if name is not None and ":" not in name:
-        check_name("--metric", name, METRICS)
+        check_name("--metric", name, METRICS, ALIASES)
 
 
 def _check_target(name: str | None) -> None:

@@ -51,7 +51,7 @@ def short(value: object) -> str:
 def _layers(rows: Sequence[Row]) -> Table:
     from kompakt.report.wording import size
 
-    texts, numbers = ("layer", "kind", "weights", "output"), ("params", "bytes", "MACs")
+    texts, numbers = ("layer", "kind", "weights", "output"), ("params", "in float", "MACs")
     table = _empty(texts, numbers)
     for row in rows:
         shape = "×".join(str(length) for length in row.get("shape") or ())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import re
 import traceback
@@ -10,6 +11,7 @@ from typing import Any
 
 from kompakt.errors import KompaktError
 
+MOST_NAMED = 12
 _NAME = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 
 
@@ -38,14 +40,44 @@ def import_function(
     try:
         found: Any = importlib.import_module(module_name)
     except Exception as error:  # the user's module may raise anything
-        raise kind(code, f"{purpose} {spec!r}", where=where(error), why=told(error)) from error
+        check = f"check it with: python -c 'import {module_name}'"
+        what = f"{purpose} {spec!r}"
+        raise kind(code, what, where=where(error), why=told(error), help=check) from error
+    parent = found
     for part in function_name.split("."):
         if not hasattr(found, part):
-            raise kind(code, f"{purpose} {spec!r}", why=f"{module_name} has no {function_name!r}")
-        found = getattr(found, part)
+            why = f"{module_name} has no {function_name!r}"
+            raise kind(
+                code, f"{purpose} {spec!r}", why=why, help=_instead(module_name, part, found)
+            )
+        parent, found = found, getattr(found, part)
     if not callable(found):
-        raise kind(code, f"{purpose} {spec!r}", why="it is not a function")
+        why = f"it is not a function but of type {type(found).__name__}"
+        raise kind(code, f"{purpose} {spec!r}", why=why, help=_instead(module_name, "", parent))
     return found  # type: ignore[no-any-return]
+
+
+def _instead(module: str, name: str, owner: Any) -> str:
+    """What a module or class has to offer: the nearest name first, then some of all."""
+    names = [
+        key
+        for key, value in vars(owner).items()
+        if callable(value) and not key.startswith("_") and _is_own(value, owner)
+    ]
+    if not names:
+        return f"define it: {module} has no function of its own"
+    near = difflib.get_close_matches(name, names, n=1)
+    hint = f"did you mean {module}:{near[0]}? " if near else ""
+    more = ", …" if len(names) > MOST_NAMED else ""
+    return f"{hint}functions there: {', '.join(names[:MOST_NAMED])}{more}"
+
+
+def _is_own(value: Any, owner: Any) -> bool:
+    """Whether it was defined in that module rather than imported into it."""
+    return getattr(value, "__module__", None) in (
+        getattr(owner, "__name__", None),
+        getattr(owner, "__module__", None),
+    )
 
 
 def where(error: BaseException) -> str:

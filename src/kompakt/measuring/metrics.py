@@ -29,6 +29,24 @@ METRICS: dict[str, Metric] = {
     "agreement": AGREEMENT,
 }
 
+ALIASES = {
+    "accuracy": "top1",
+    "acc": "top1",
+    "acc1": "top1",
+    "acc5": "top5",
+    "f1_score": "f1",
+    "f1-score": "f1",
+    "iou": "miou",
+    "jaccard": "miou",
+    "map": "ap",
+    "average_precision": "ap",
+    "ppl": "perplexity",
+    "cosine_similarity": "cosine",
+    "pearsonr": "pearson",
+    "spearmanr": "spearman",
+}
+"""What else people call a metric: only a hint, because one name may mean several things."""
+
 
 def get_metric(spec: str | Metric) -> Metric:
     """Find a metric.
@@ -52,7 +70,8 @@ def get_metric(spec: str | Metric) -> Metric:
         return transformed_metric(spec, function, METRICS[name])
     if ":" in spec and not at:
         return custom_metric(spec)
-    near = difflib.get_close_matches(name, METRICS, n=1)
+    alias = ALIASES.get(name.lower())
+    near = [alias] if alias else difflib.get_close_matches(name, METRICS, n=1)
     raise MetricError(
         "K220",
         f"metric {spec!r}",

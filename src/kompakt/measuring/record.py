@@ -89,6 +89,15 @@ class Record:
     artifact: str | None = None
     schema: int = SCHEMA
 
+    def __repr__(self) -> str:
+        drop = "" if self.drop is None else f", drop={self.drop:.4g}"
+        speed = "" if self.speedup is None else f", speedup={self.speedup:.2f}"
+        size = "" if self.size_ratio is None else f", size_ratio={self.size_ratio:.2f}"
+        return (
+            f"Record({self.model.get('name')!r}, scheme={self.scheme_name!r}, verdict={self.verdict!r}"
+            f"{drop}{speed}{size}, budget_met={self.budget_met}, artifact={self.artifact!r})"
+        )
+
     def to_json(self) -> dict[str, Any]:
         """Plain data with the fields in reading order; NaN and infinity become ``None``."""
         data: dict[str, Any] = _plain(asdict(self))

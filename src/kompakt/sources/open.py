@@ -60,6 +60,7 @@ def open_source(source: str, *, trust: bool = False) -> Source:
     if path.suffix.lower() == ".pt2":
         return _open_exported(path, trust=trust)
     if path.is_dir():
+        _refuse_artifact(path)
         model, example_inputs, dynamic = open_directory(path)
         return Source(
             model=model,
@@ -71,6 +72,16 @@ def open_source(source: str, *, trust: bool = False) -> Source:
     if looks_imported(source):
         return _call_function(source)
     raise UsageError("K010", f"the model {source}", **_advice(source, path))
+
+
+def _refuse_artifact(path: Path) -> None:
+    if (path / "manifest.json").is_file() and not (path / "config.json").is_file():
+        raise UsageError(
+            "K010",
+            f"the model {path}",
+            why="it is a kompakt artifact: compressed files, not the model they were made from",
+            help="give the original model; `kompakt measure` and `kompakt verify` take artifacts",
+        )
 
 
 def _advice(source: str, path: Path) -> dict[str, str]:
