@@ -1,4 +1,4 @@
-"""Models from SOURCE strings: a function, a Hugging Face directory, or a trusted ``.pt2`` file.
+"""Models from SOURCE strings: a function, a Hugging Face directory, an ``.onnx`` file, or a trusted ``.pt2`` file.
 
 Nothing here loads a pickle. A function of the user's own runs, as any import does; a ``.pt2`` file
 can hold a pickle and is opened only when it is trusted; weights of a directory must be safetensors,
@@ -45,13 +45,17 @@ def open_source(source: str, *, trust: bool = False) -> Source:
     """Turn a SOURCE string into a model.
 
     Args:
-        source: ``package.module:function``, a Hugging Face directory, or a ``.pt2`` file.
+        source: ``package.module:function``, a Hugging Face directory, an ``.onnx`` file (with inputs to fix:
+            ``model.onnx?sr=16000``), or a ``.pt2`` file.
         trust: Whether a ``.pt2`` file may be loaded, which can run code that is hidden in it.
 
     Raises:
         UsageError: K010 when it names nothing, K013 for a pickle, K014 for an untrusted ``.pt2``.
         CaptureError: K011, K012 when the function fails, K015–K017 when loading fails.
     """
+    file, _, fixed = source.partition("?")
+    if Path(file).suffix.lower() == ".onnx":
+        return _open_onnx(Path(file), fixed)
     path = Path(source)
     if path.suffix.lower() in PICKLES:
         raise UsageError(
@@ -92,11 +96,6 @@ def _advice(source: str, path: Path) -> dict[str, str]:
             "why": "functions are named by their module, not by their file",
             "help": f"write {module}:{function or 'function'}",
         }
-    if path.suffix == ".onnx":
-        return {
-            "why": "an ONNX file is not a PyTorch model; reading ONNX is not supported yet",
-            "help": "give the PyTorch model the file was exported from",
-        }
     return {"why": "no such directory or file exists, and it does not read package.module:function"}
 
 
@@ -125,6 +124,26 @@ def _kind_of(value: Any) -> str:
     if isinstance(value, tuple):
         return f"a tuple of {len(value)} ({', '.join(type(v).__name__ for v in value[:4])})"
     return "nothing (None)" if value is None else f"an object of type {type(value).__name__}"
+
+
+def _open_onnx(path: Path, query: str) -> Source:
+    if not path.is_file():
+        raise UsageError("K010", f"the model {path}", why="there is no such file")
+    fixed = {}
+    for part in query.split("&") if query else ():
+        name, _, number = part.partition("=")
+        try:
+            fixed[name] = float(number)
+        except ValueError:
+            raise UsageError(
+                "K010", f"the model {path}?{query}", why=f"{part!r} does not read input=number"
+            ) from None
+    from kompakt.network.onnx import import_onnx
+
+    network = import_onnx(path, fixed=fixed)
+    names = [spec.name for spec in network.input_specs]
+    example = dict(zip(names, network.example_inputs(), strict=True))
+    return Source(model=network, example_inputs=example, name=path.stem, kind="ONNX file")
 
 
 def _open_exported(path: Path, *, trust: bool) -> Source:

@@ -147,7 +147,7 @@ class Emitter:
             self.constant([known]) if known is not None else self.values[given]
             for given, known in zip(wanted, fixed, strict=True)
         ]
-        return parts[0] if len(parts) == 1 else self.op("Concat", *parts, axis=0)  # type: ignore[no-any-return]
+        return parts[0] if len(parts) == 1 else self.op("Concat", *parts, axis=0)
 
     def size(self, node: fx.Node, axis: int) -> ir.Value:
         """The size of one dimension as an int64 vector of one."""
@@ -172,7 +172,7 @@ class Emitter:
         if target.count(None) <= 1:
             return self.constant([-1 if size is None else size for size in target])
         before = {str(size): axis for axis, size in enumerate(value(source).shape)}
-        parts = []
+        parts: list[ir.Value | None] = []
         for size, known in zip(value(node).shape, target, strict=True):
             if known is None and str(size) not in before:
                 parts.append(None)
@@ -263,8 +263,8 @@ def _dtype_of_number(number: Any) -> torch.dtype:
 def _numpy(tensor: Tensor) -> NDArray[Any]:
     detached = tensor.detach()
     if detached.dtype == torch.bfloat16:
-        return detached.view(torch.int16).numpy().view(ir.DataType.BFLOAT16.numpy())  # type: ignore[no-any-return]
-    return detached.numpy()  # type: ignore[no-any-return]
+        return detached.view(torch.int16).numpy().view(ir.DataType.BFLOAT16.numpy())
+    return detached.numpy()
 
 
 def _symbol_names(network: Network) -> dict[str, str]:
@@ -276,4 +276,3 @@ def _symbol_names(network: Network) -> dict[str, str]:
             if isinstance(named, str):
                 names[str(size)] = named
     return names
-

@@ -14,7 +14,8 @@ from kompakt.numerics.granularity import PerChannel, PerGroup
 from kompakt.quantize.layers import Treated
 from kompakt.quantize.quantizer import Quantizer
 from kompakt.targets.onnx_emitter import Emitter, Form, NoForm
-from kompakt.targets.onnx_operator_forms import FORMS, linear
+from kompakt.targets.onnx_forms import FORMS
+from kompakt.targets.onnx_operator_forms import linear
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
@@ -36,6 +37,12 @@ def _layer(e: Emitter, node: fx.Node) -> Any:
     return e.network.get_submodule(str(node.target))
 
 
+def dimensions(node: fx.Node, otherwise: int) -> int:
+    """The rank of a value; ``otherwise`` where it is not known."""
+    fake = value(node)
+    return int(fake.dim()) if isinstance(fake, Tensor) else otherwise
+
+
 def _parameter(e: Emitter, node: fx.Node, name: str) -> ir.Value:
     return e.tensor(f"{node.target}.{name}", getattr(_layer(e, node), name))
 
@@ -48,10 +55,10 @@ def _quantizer(e: Emitter, node: fx.Node, a: dict[str, Any]) -> Any:
         return e.get(a["input"])
     layer.parameters_()
     grid = [_parameter(e, node, "scale"), _parameter(e, node, "zero_point")]
-    axis = {"axis": layer.axis} if isinstance(layer.granularity, PerChannel) else {}
-    codes = e.op("QuantizeLinear", e.get(a["input"]), *grid, **axis)
-    codes.shape, codes.type = e.get(a["input"]).shape, ir.TensorType(grid[1].dtype)
-    return e.op("DequantizeLinear", codes, *grid, **axis)
+    axis = layer.axis if isinstance(layer.granularity, PerChannel) else None
+    codes = e.op("QuantizeLinear", e.get(a["input"]), *grid, axis=axis)
+    codes.shape, codes.type = e.get(a["input"]).shape, grid[1].type
+    return e.op("DequantizeLinear", codes, *grid, axis=axis)
 
 
 def _weight(e: Emitter, node: fx.Node) -> ir.Value:
@@ -96,7 +103,7 @@ def _convolution(e: Emitter, node: fx.Node, a: dict[str, Any]) -> Any:
     layer = _layer(e, node)
     spatial = len(layer.kernel_size)
     x = e.get(a["input"])
-    if value(a["input"]).dim() != spatial + 2:
+    if dimensions(a["input"], spatial + 2) != spatial + 2:
         raise NoForm("a convolution without a batch dimension")
     # PyTorch keeps amounts for its own padding modes, last dimension first.
     amounts = list(layer._reversed_padding_repeated_twice)
@@ -122,7 +129,8 @@ def _convolution(e: Emitter, node: fx.Node, a: dict[str, Any]) -> Any:
 
 def _transposed(e: Emitter, node: fx.Node, a: dict[str, Any]) -> Any:
     layer = _layer(e, node)
-    if a.get("output_size") is not None or value(a["input"]).dim() != len(layer.kernel_size) + 2:
+    spatial = len(layer.kernel_size)
+    if a.get("output_size") is not None or dimensions(a["input"], spatial + 2) != spatial + 2:
         raise NoForm("a transposed convolution with an output size, or without a batch dimension")
     bias = _bias(e, node)
     return e.op(
@@ -272,4 +280,3 @@ _LAYERS: tuple[tuple[Any, Form], ...] = (
 )
 
 __all__ = ["layer_form"]
-

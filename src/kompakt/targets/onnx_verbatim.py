@@ -136,7 +136,11 @@ class Home:
         layer = e.network.get_submodule(str(node.target))
         bias = getattr(layer, "bias", None)
         had = any(attribute == "bias" for attribute, _ in origin.parameters.values())
-        if isinstance(bias, Tensor) and not had and made.op_type in ("Conv", "ConvTranspose", "Gemm"):
+        if (
+            isinstance(bias, Tensor)
+            and not had
+            and made.op_type in ("Conv", "ConvTranspose", "Gemm")
+        ):
             made.resize_inputs(3)
             made.replace_input_with(2, e.tensor(f"{node.target}.bias", bias))
 

@@ -20,11 +20,14 @@ from kompakt.numerics.granularity import PerGroup
 from kompakt.quantize.layers import Treated
 from kompakt.quantize.quantizer import Quantizer
 from kompakt.quantize.redundant import redundant_activations
+from kompakt.targets import onnx_operator_forms, onnx_pool_forms
 from kompakt.targets.onnx_emitter import OPSET, Emitter, Form, NoForm
+from kompakt.targets.onnx_forms import FORMS
 from kompakt.targets.onnx_layer_forms import layer_form
-from kompakt.targets.onnx_operator_forms import FORMS, size_arithmetic
+from kompakt.targets.onnx_shape_forms import size_arithmetic
 from kompakt.targets.onnx_verbatim import Home, goes_home
 
+_FILL_THE_TABLE = (onnx_operator_forms, onnx_pool_forms)
 _SIZES = {operator.add: "Add", operator.sub: "Sub", operator.mul: "Mul", operator.floordiv: "Div"}
 
 
@@ -67,7 +70,7 @@ def needed_opset(network: Network) -> int:
     treated = [m.treatment for m in nn.Module.modules(network) if isinstance(m, Treated)]
     formats += [get_format(str(t.weight)) for t in treated]
     grouped = any(isinstance(t.granularity, PerGroup) for t in treated)
-    if grouped or any(f.bits != 8 and f.kind == "integer" for f in formats):
+    if grouped or any(f.bits != 8 and f.kind == "int" for f in formats):
         return OPSET
     return 13 if formats else 1
 

@@ -1,107 +1,24 @@
 """ONNX operators as ATen calls: one function each, found by the operator's name.
 
-A function gets a :class:`NodeReader` and returns the target of the call and its arguments, or None when this use of
+A function gets a ``NodeReader`` and returns the target of the call and its arguments, or None when this use of
 the operator has no ATen form; the node is then kept opaque.
 """
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any
 
 import onnx_ir as ir
 import torch
-from torch import fx
 
 from kompakt.network import ops
-from kompakt.network.onnx.facts import DTYPES, Array, Facts, Shape
+from kompakt.network.onnx.facts import DTYPES
+from kompakt.network.onnx.reader import Call, NodeReader, window
 
 aten = torch.ops.aten
 _REGISTERED = ops.global_average_pool
 _END = 1 << 62
-
-
-@dataclass(frozen=True)
-class Call:
-    """A call to make: what, and with which arguments."""
-
-    target: Any
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class NodeReader:
-    """One ONNX node and what is known about its values.
-
-    Attributes:
-        node: The node.
-        facts: About the graph.
-        values: The fx node of every value met so far, by name.
-    """
-
-    node: ir.Node
-    facts: Facts
-    values: dict[str, Any]
-
-    @property
-    def opset(self) -> int:
-        """Version of the standard operators."""
-        return self.facts.opset
-
-    def x(self, place: int = 0) -> fx.Node | None:
-        """The fx node of an input, or None when it is left out or not known as one."""
-        value = self.given(place)
-        return None if value is None else self.values.get(str(value.name))
-
-    def given(self, place: int) -> ir.Value | None:
-        """An input."""
-        return self.node.inputs[place] if place < len(self.node.inputs) else None
-
-    def constant(self, place: int) -> Array | None:
-        """The content of an input that is known now."""
-        return self.facts.constant(self.given(place))
-
-    def shape(self, place: int = 0) -> Shape | None:
-        """The shape of an input."""
-        value = self.given(place)
-        return None if value is None else self.facts.shape(value)
-
-    def result(self, place: int = 0) -> Shape | None:
-        """The shape of an output."""
-        return self.facts.shape(self.node.outputs[place])
-
-    def rank(self, place: int = 0) -> int | None:
-        """The rank of an input."""
-        shape = self.shape(place)
-        return None if shape is None else len(shape)
-
-    def integer(self, name: str, default: int) -> int:
-        """An attribute."""
-        return int(self.node.attributes.get_int(name, default))
-
-    def number(self, name: str, default: float) -> float:
-        """An attribute."""
-        return float(self.node.attributes.get_float(name, default))
-
-    def word(self, name: str, default: str) -> str:
-        """An attribute."""
-        return str(self.node.attributes.get_string(name, default))
-
-    def integers(self, name: str) -> list[int] | None:
-        """An attribute, or None where it is not given."""
-        found = self.node.attributes.get(name)
-        return None if found is None else [int(n) for n in found.as_ints()]
-
-    def listed(self, name: str, place: int) -> list[int] | None:
-        """Integers from an attribute (older opsets) or a constant input; None where neither is given or known."""
-        found = self.integers(name)
-        if found is not None:
-            return found
-        content = self.constant(place)
-        return None if content is None else [int(n) for n in content.reshape(-1)]
 
 
 Form = Callable[[NodeReader], Call | None]
@@ -236,27 +153,6 @@ def _pad(n: NodeReader) -> Call | None:
     return _call(aten.pad.default, n.x(), flat, "constant", number) if flat else None
 
 
-def window(n: NodeReader, spatial: int) -> tuple[list[int], list[int], list[int]] | None:
-    """Strides, pads (starts, then ends) and dilations of a convolution or pool; None when they depend on sizes."""
-    strides = n.integers("strides") or [1] * spatial
-    dilations = n.integers("dilations") or [1] * spatial
-    pads = n.integers("pads") or [0] * (2 * spatial)
-    auto = n.word("auto_pad", "NOTSET")
-    if auto in ("SAME_UPPER", "SAME_LOWER"):
-        shape, kernel = n.shape(), n.integers("kernel_shape")
-        if shape is None or kernel is None or not all(isinstance(s, int) for s in shape[2:]):
-            return None
-        starts, ends = [], []
-        for size, k, s, d in zip(shape[2:], kernel, strides, dilations, strict=True):
-            assert isinstance(size, int)
-            whole = max(0, ((size + s - 1) // s - 1) * s + (k - 1) * d + 1 - size)
-            less, more = whole // 2, whole - whole // 2
-            starts.append(less if auto == "SAME_UPPER" else more)
-            ends.append(more if auto == "SAME_UPPER" else less)
-        pads = starts + ends
-    return strides, pads, dilations
-
-
 def _max_pool(n: NodeReader) -> Call | None:
     kernel = n.integers("kernel_shape")
     found = window(n, len(kernel)) if kernel else None
@@ -298,16 +194,22 @@ def _reduce_mean(n: NodeReader) -> Call | None:
 
 def _resize(n: NodeReader) -> Call | None:
     scales = n.constant(2 if n.opset >= 11 else 1)
-    if n.word("mode", "nearest") != "nearest" or scales is None or scales.size != 4:
+    if (
+        scales is None
+        or scales.size != 4
+        or n.given(3) is not None
+        or n.integers("axes") is not None
+    ):
         return None
-    if n.opset >= 11:
-        plain = n.word("coordinate_transformation_mode", "half_pixel") == "asymmetric"
-        if not plain or n.word("nearest_mode", "round_prefer_floor") != "floor":
-            return None
-        if n.given(3) is not None or n.integers("axes") is not None:
-            return None
     factors = [float(s) for s in scales.reshape(-1)]
     if factors[:2] != [1.0, 1.0] or any(f != int(f) for f in factors[2:]):
+        return None
+    mode = n.word("mode", "nearest")
+    corners = n.word("coordinate_transformation_mode", "half_pixel")
+    if mode == "linear" and n.opset >= 11 and corners in ("half_pixel", "pytorch_half_pixel"):
+        return _call(aten.upsample_bilinear2d.vec, n.x(), None, False, factors[2:])
+    floor = n.word("nearest_mode", "round_prefer_floor") == "floor" and corners == "asymmetric"
+    if mode != "nearest" or not (floor or n.opset < 11):
         return None
     return _call(aten.upsample_nearest2d.vec, n.x(), None, factors[2:])
 
@@ -316,7 +218,11 @@ def _cast(n: NodeReader) -> Call | None:
     wanted = DTYPES.get(ir.DataType(n.integer("to", 1)))
     given = n.given(0)
     before = n.facts.dtype(given) if given is not None else None
-    if wanted is None or before is None or (before.is_floating_point and not wanted.is_floating_point):
+    if (
+        wanted is None
+        or before is None
+        or (before.is_floating_point and not wanted.is_floating_point)
+    ):
         return None
     return _call(aten.to.dtype, n.x(), wanted)
 
@@ -400,15 +306,3 @@ FORMS: dict[str, Form] = {
 
 SEVERAL = frozenset({"Split"})
 """Operators whose call returns a list."""
-
-
-def item(call: fx.Node, place: int) -> Call:
-    """One of the values a call returned."""
-    return Call(operator.getitem, (call, place), {})
-
-
-def sequence_of(values: Sequence[Any]) -> list[fx.Node]:
-    """The fx nodes among arguments, nested lists included, in order and with repetitions."""
-    found: list[fx.Node] = []
-    fx.node.map_arg(list(values), found.append)
-    return found

@@ -146,14 +146,16 @@ def _run(node: ir.Node, given: Sequence[Array | None], opset: int) -> Array | No
     proto = ir.to_proto(node)
     feeds = {name: g for name, g in zip(proto.input, given, strict=True) if g is not None}
     inputs = [
-        onnx.helper.make_tensor_value_info(n, onnx.helper.np_dtype_to_tensor_dtype(g.dtype), g.shape)
+        onnx.helper.make_tensor_value_info(
+            n, onnx.helper.np_dtype_to_tensor_dtype(g.dtype), g.shape
+        )
         for n, g in feeds.items()
     ]
     outputs = [onnx.ValueInfoProto(name=proto.output[0])]
     graph = onnx.helper.make_graph([proto], "one", inputs, outputs)
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", opset)])
     try:
-        result = onnx.reference.ReferenceEvaluator(model).run(None, feeds)[0]
+        result: Any = next(iter(onnx.reference.ReferenceEvaluator(model).run(None, feeds)))
     except Exception:  # noqa: BLE001  (what cannot be evaluated now runs later, in ONNX Runtime)
         return None
     return np.asarray(result)
@@ -175,6 +177,7 @@ def _with_constants(proto: onnx.ModelProto, constants: dict[str, Array]) -> onnx
     del changed.graph.node[:]
     changed.graph.node.extend(kept)
     changed.graph.initializer.extend(
-        onnx.numpy_helper.from_array(np.array(constants[name], order="C"), name) for name in sorted(made)
+        onnx.numpy_helper.from_array(np.array(constants[name], order="C"), name)
+        for name in sorted(made)
     )
     return changed

@@ -11,11 +11,10 @@ from __future__ import annotations
 import inspect
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import onnx
 import onnx_ir as ir
 import torch
 from torch import Tensor, fx, nn
@@ -24,12 +23,14 @@ from kompakt.errors import CaptureError
 from kompakt.network import tree
 from kompakt.network.interface import Interface, TensorSpec
 from kompakt.network.network import Network
-from kompakt.network.onnx.calls import FORMS, SEVERAL, Call, NodeReader, item, sequence_of
+from kompakt.network.onnx.calls import FORMS, SEVERAL
 from kompakt.network.onnx.example import checked_example
-from kompakt.network.onnx.facts import Facts, Shape
+from kompakt.network.onnx.facts import Facts
+from kompakt.network.onnx.fixing import with_fixed_inputs
 from kompakt.network.onnx.layers import Layer, layer_from
-from kompakt.network.onnx.opaque import OpaqueNode
+from kompakt.network.onnx.opaque import OpaqueNode, one_node_model
 from kompakt.network.onnx.origin import Origin
+from kompakt.network.onnx.reader import Call, NodeReader, item, sequence_of
 from kompakt.network.onnx.shapes import Shapes
 from kompakt.network.onnx.source import OnnxSource
 
@@ -45,7 +46,12 @@ QUANTIZED = frozenset(
 )
 
 
-def import_onnx(path: str | Path, example_inputs: Mapping[str, Any] | None = None) -> Network:
+def import_onnx(
+    path: str | Path,
+    example_inputs: Mapping[str, Any] | None = None,
+    *,
+    fixed: Mapping[str, float] | None = None,
+) -> Network:
     """Read an ONNX file as a :class:`Network`.
 
     The file is trusted: see ``kompakt.sources`` for the checks that come before.
@@ -54,16 +60,20 @@ def import_onnx(path: str | Path, example_inputs: Mapping[str, Any] | None = Non
         path: The model file; weights in files beside it are mapped, not copied.
         example_inputs: Arrays or tensors by input name, for checking the network against ONNX Runtime. Without
             them small inputs are made up.
+        fixed: Inputs to turn into constants, with their values; an ``If`` they decide becomes the branch taken.
 
     Raises:
         CaptureError: K121 when the file is quantized already, K122 when it has no tensors to work on, K123 when the
-            network does not compute what ONNX Runtime computes.
+            network does not compute what ONNX Runtime computes, K124 when the example does not run, K125 for an
+            input that cannot be fixed.
     """
     source = OnnxSource.read(Path(path))
+    if fixed:
+        source = with_fixed_inputs(source, fixed)
     facts = Facts(source)
     refuse_quantized(facts.model, source.name)
-    network = _Importer(source, facts).run()
-    return checked_example(network, source, example_inputs)
+    importer = _Importer(source, facts)
+    return checked_example(importer.run(), source, example_inputs, importer.shapes)
 
 
 def refuse_quantized(model: ir.Model, name: str) -> None:
@@ -311,7 +321,9 @@ class _Names:
 def _dotted(name: str, otherwise: str) -> str:
     parts = [re.sub(r"\W+", "_", part).strip("_") for part in re.split(r"[/.:]+", name)]
     kept = [f"n{part}" if part[0].isdigit() else part for part in parts if part]
-    kept = [f"{part}_" if hasattr(nn.Module, part) or part == "quantizers" else part for part in kept]
+    kept = [
+        f"{part}_" if hasattr(nn.Module, part) or part == "quantizers" else part for part in kept
+    ]
     return ".".join(kept) or otherwise
 
 
@@ -334,70 +346,3 @@ def _add_module(root: nn.Module, path: str, module: nn.Module) -> None:
             root.add_module(parent, nn.Module())
         root = root._modules[parent]  # type: ignore[assignment]
     root.add_module(name, module)
-
-
-def one_node_model(
-    node: ir.Node, facts: Facts, source: OnnxSource
-) -> tuple[bytes, list[str]]:
-    """A model of one node, and the names of what it reads at run time (outer values of subgraphs included)."""
-    proto = ir.to_proto(node)
-    read = list(dict.fromkeys([*(n for n in proto.input if n), *free_names(proto)]))
-    values = {str(v.name): v for v in _known_values(node, facts)}
-    fixed, fed = [], []
-    for name in read:
-        value = values.get(name)
-        content = facts.constants.get(name)
-        if content is None and value is not None and value.const_value is not None:
-            content = facts.constant(value)
-        if content is None:
-            fed.append(name)
-        else:
-            fixed.append(onnx.numpy_helper.from_array(content.copy(order="C"), name))
-    inputs = [_value_info(name, values.get(name)) for name in fed]
-    outputs = [onnx.ValueInfoProto(name=name) for name in proto.output if name]
-    graph = onnx.helper.make_graph([proto], "opaque", inputs, outputs, initializer=fixed)
-    whole = source.proto()
-    model = onnx.helper.make_model(
-        graph, opset_imports=list(whole.opset_import), functions=list(whole.functions)
-    )
-    model.ir_version = max(8, min(whole.ir_version, 13))
-    return model.SerializeToString(), fed
-
-
-def _known_values(node: ir.Node, facts: Facts) -> Iterator[ir.Value]:
-    yield from (v for v in node.inputs if v is not None)
-    for graph_node in facts.model.graph:
-        yield from graph_node.outputs
-    yield from facts.model.graph.inputs
-    yield from facts.model.graph.initializers.values()
-
-
-def _value_info(name: str, value: ir.Value | None) -> onnx.ValueInfoProto:
-    if value is None or value.type is None:
-        return onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None)
-    info = ir.to_proto(value)
-    # Sizes are only known for one batch: the runtime finds them out itself.
-    if info.type.HasField("tensor_type"):
-        info.type.tensor_type.ClearField("shape")
-    return info
-
-
-def free_names(proto: onnx.NodeProto) -> list[str]:
-    """Names that the subgraphs of a node read from outside, in order."""
-    found: dict[str, None] = {}
-    for attribute in proto.attribute:
-        graphs = [attribute.g] if attribute.HasField("g") else []
-        for graph in [*graphs, *attribute.graphs]:
-            own = {v.name for v in (*graph.input, *graph.initializer)}
-            for node in graph.node:
-                for name in (*node.input, *free_names(node)):
-                    if name and name not in own:
-                        found[name] = None
-                own.update(node.output)
-            for value in graph.output:
-                if value.name not in own:
-                    found[value.name] = None
-    return list(found)
-
-
-__all__ = ["Shape", "free_names", "import_onnx", "one_node_model", "refuse_quantized"]

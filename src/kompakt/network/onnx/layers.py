@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from kompakt.network.onnx.calls import NodeReader, window
 from kompakt.network.onnx.facts import Array
+from kompakt.network.onnx.reader import NodeReader, window
 
-_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
-_TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
-_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+_CONVOLUTIONS: tuple[Any, ...] = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+_TRANSPOSED: tuple[Any, ...] = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+_NORMS: tuple[Any, ...] = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +104,11 @@ def _transposed(n: NodeReader) -> Layer | None:
     if weight is None or not _is_stored(n, 1, 2) or not _is_float(weight, bias):
         return None
     spatial, groups = weight.ndim - 2, n.integer("group", 1)
-    if n.word("auto_pad", "NOTSET") != "NOTSET" or n.integers("output_shape") or spatial not in (1, 2, 3):
+    if (
+        n.word("auto_pad", "NOTSET") != "NOTSET"
+        or n.integers("output_shape")
+        or spatial not in (1, 2, 3)
+    ):
         return None
     found = window(n, spatial)
     if found is None or found[1][:spatial] != found[1][spatial:]:
@@ -169,7 +174,12 @@ def _batch_norm(n: NodeReader) -> Layer | None:
 def _layer_norm(n: NodeReader) -> Layer | None:
     weight, bias, rank = n.constant(1), n.constant(2), n.rank()
     axis = n.integer("axis", -1)
-    if weight is None or rank is None or weight.ndim != rank - axis % rank or len(n.node.outputs) > 1:
+    if (
+        weight is None
+        or rank is None
+        or weight.ndim != rank - axis % rank
+        or len(n.node.outputs) > 1
+    ):
         return None
     if not _is_stored(n, 1, 2) or not _is_float(weight, bias):
         return None
@@ -189,9 +199,7 @@ def _embedding(n: NodeReader) -> Layer | None:
     with torch.device("meta"):
         module = nn.Embedding(*weight.shape)
     layer = _assemble(n, module, {0: ("weight", False)})
-    return Layer(
-        module=module, parameters=layer.parameters, tensors=layer.tensors, argument=1
-    )
+    return Layer(module=module, parameters=layer.parameters, tensors=layer.tensors, argument=1)
 
 
 _FORMS: dict[str, Callable[[NodeReader], Layer | None]] = {
@@ -205,4 +213,3 @@ _FORMS: dict[str, Callable[[NodeReader], Layer | None]] = {
 }
 
 __all__ = ["Layer", "layer_from"]
-

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
+import onnx
+import onnx_ir as ir
 import torch
 from torch import Tensor, nn
 
 from kompakt.errors import CaptureError
+from kompakt.network.onnx.facts import Facts
+from kompakt.network.onnx.source import OnnxSource
 
 
 class OpaqueNode(nn.Module):
@@ -32,10 +36,12 @@ class OpaqueNode(nn.Module):
 
     def forward(self, *values: Any) -> Any:
         """Run the node on tensors; returns one value, or a tuple."""
-        fed = {
-            name: _to_runtime(value) for name, value in zip(self.inputs, values, strict=True)
-        }
-        results = [_from_runtime(r) for r in self._loaded().run(None, fed)]
+        fed = {name: _to_runtime(value) for name, value in zip(self.inputs, values, strict=True)}
+        session = self._loaded()
+        try:
+            results = [_from_runtime(r) for r in session.run(None, fed)]
+        except Exception as error:
+            raise self._refused(error) from error
         return results[0] if self.outputs == 1 else tuple(results)
 
     def _loaded(self) -> Any:
@@ -50,12 +56,12 @@ class OpaqueNode(nn.Module):
                     self.content, settings, providers=["CPUExecutionProvider"]
                 )
             except Exception as error:
-                raise CaptureError(
-                    "K120",
-                    f"running the ONNX operator {self.op_type}",
-                    why=str(error).splitlines()[0],
-                ) from error
+                raise self._refused(error) from error
         return self._session
+
+    def _refused(self, error: Exception) -> CaptureError:
+        why = str(error).splitlines()[0]
+        return CaptureError("K120", f"running the ONNX operator {self.op_type}", why=why)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_session": None}
@@ -79,3 +85,65 @@ def _from_runtime(value: Any) -> Any:
 
 def _is_numeric(value: Any) -> bool:
     return isinstance(value, np.ndarray) and value.dtype.kind in "fiub"
+
+
+def one_node_model(node: ir.Node, facts: Facts, source: OnnxSource) -> tuple[bytes, list[str]]:
+    """A model of one node, and the names of what it reads at run time (outer values of subgraphs included)."""
+    proto = ir.to_proto(node)
+    read = list(dict.fromkeys([*(n for n in proto.input if n), *free_names(proto)]))
+    values = {str(v.name): v for v in _known_values(node, facts)}
+    fixed, fed = [], []
+    for name in read:
+        value = values.get(name)
+        content = facts.constants.get(name)
+        if content is None and value is not None and value.const_value is not None:
+            content = facts.constant(value)
+        if content is None:
+            fed.append(name)
+        else:
+            fixed.append(onnx.numpy_helper.from_array(content.copy(order="C"), name))
+    inputs = [_value_info(name, values.get(name)) for name in fed]
+    outputs = [onnx.ValueInfoProto(name=name) for name in proto.output if name]
+    graph = onnx.helper.make_graph([proto], "opaque", inputs, outputs, initializer=fixed)
+    whole = source.proto()
+    model = onnx.helper.make_model(
+        graph, opset_imports=list(whole.opset_import), functions=list(whole.functions)
+    )
+    model.ir_version = max(8, min(whole.ir_version, 13))
+    return model.SerializeToString(), fed
+
+
+def _known_values(node: ir.Node, facts: Facts) -> Iterator[ir.Value]:
+    yield from (v for v in node.inputs if v is not None)
+    for graph_node in facts.model.graph:
+        yield from graph_node.outputs
+    yield from facts.model.graph.inputs
+    yield from facts.model.graph.initializers.values()
+
+
+def _value_info(name: str, value: ir.Value | None) -> onnx.ValueInfoProto:
+    if value is None or value.type is None:
+        return onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None)
+    info = ir.to_proto(value)
+    # Sizes are only known for one batch: the runtime finds them out itself.
+    if info.type.HasField("tensor_type"):
+        info.type.tensor_type.ClearField("shape")
+    return info
+
+
+def free_names(proto: onnx.NodeProto) -> list[str]:
+    """Names that the subgraphs of a node read from outside, in order."""
+    found: dict[str, None] = {}
+    for attribute in proto.attribute:
+        graphs = [attribute.g] if attribute.HasField("g") else []
+        for graph in [*graphs, *attribute.graphs]:
+            own = {v.name for v in (*graph.input, *graph.initializer)}
+            for node in graph.node:
+                for name in (*node.input, *free_names(node)):
+                    if name and name not in own:
+                        found[name] = None
+                own.update(node.output)
+            for value in graph.output:
+                if value.name not in own:
+                    found[value.name] = None
+    return list(found)

@@ -30,8 +30,12 @@ class Shapes:
         self.mode = FakeTensorMode(shape_env=self.environment)
         self.symbols: dict[str, Any] = {}
         self.names: dict[str, str] = {}
-        first = [v.shape[0] for v in facts.model.graph.inputs if v.shape is not None and len(v.shape)]
-        self._batch = next((str(d.value) for d in first if not isinstance(d, int) and d.value), None)
+        first = [
+            v.shape[0] for v in facts.model.graph.inputs if v.shape is not None and len(v.shape)
+        ]
+        self._batch = next(
+            (str(d.value) for d in first if not isinstance(d, int) and d.value), None
+        )
 
     def fake(self, value: ir.Value) -> Any:
         """A fake tensor, or None where element type or rank are unknown."""
@@ -39,11 +43,19 @@ class Shapes:
         if dtype is None or shape is None:
             return None
         sizes = [
-            size if isinstance(size, int) and size > 0 else self._symbol(size, f"{value.name}_{axis}")
+            size
+            if isinstance(size, int) and size > 0
+            else self._symbol(size, f"{value.name}_{axis}")
             for axis, size in enumerate(shape)
         ]
         with self.mode:
             return torch.empty(sizes, dtype=dtype)
+
+    def fake_like(self, tensor: Tensor, name: str) -> Any:
+        """A fake tensor of the rank and type of one that was seen, all of whose sizes may change."""
+        sizes = [self._symbol(None, f"{name}_{axis}") for axis in range(tensor.dim())]
+        with self.mode:
+            return torch.empty(sizes, dtype=tensor.dtype)
 
     def fake_constant(self, tensor: Tensor) -> Any:
         """A fake tensor like a constant."""
@@ -71,5 +83,7 @@ class Shapes:
             source = ConstantSource(name)
             hint = _HINT + len(self.symbols)
             symbol = self.environment.create_symbol(hint, source, DimDynamic.DYNAMIC)
-            self.symbols[name] = self.environment.create_symintnode(symbol, hint=hint, source=source)
+            self.symbols[name] = self.environment.create_symintnode(
+                symbol, hint=hint, source=source
+            )
         return self.symbols[name]

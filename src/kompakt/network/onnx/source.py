@@ -42,7 +42,9 @@ class OnnxSource:
     @property
     def opset(self) -> int:
         """Version of the standard operators it uses."""
-        return next((o.version for o in self.proto().opset_import if o.domain in ("", "ai.onnx")), 1)
+        return next(
+            (o.version for o in self.proto().opset_import if o.domain in ("", "ai.onnx")), 1
+        )
 
     @property
     def sha256(self) -> str:
