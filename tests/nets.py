@@ -274,10 +274,14 @@ class Deployed:
 
 
 def ranged(
-    captured: Network, scheme: Scheme, batches: Sequence[Batch], isa: str = ISA
+    captured: Network,
+    scheme: Scheme,
+    batches: Sequence[Batch],
+    isa: str = ISA,
+    target: str = "onnxruntime",
 ) -> tuple[Network, Calibration | None]:
     """A placed network whose quantizers have min-max ranges."""
-    placed = place(captured, scheme, ONNXRUNTIME.rules(isa))
+    placed = place(captured, scheme, TARGETS[target].rules(isa))
     taps = plan_of(placed).taps
     if not taps:
         return placed, None
@@ -286,13 +290,17 @@ def ranged(
 
 
 def deploy(
-    captured: Network, batches: Sequence[Batch], scheme: Scheme | None = None, isa: str = ISA
+    captured: Network,
+    batches: Sequence[Batch],
+    scheme: Scheme | None = None,
+    isa: str = ISA,
+    target: str = "onnxruntime",
 ) -> Deployed:
     """Place, calibrate, freeze and write a network."""
-    placed, seen = ranged(captured, scheme or w8a8(), batches, isa)
+    placed, seen = ranged(captured, scheme or w8a8(), batches, isa, target)
     freeze_(placed)
-    written = ONNXRUNTIME.write(placed)
-    return Deployed(captured, placed, written, list(batches), ONNXRUNTIME.rules(isa), seen)
+    written = TARGETS[target].write(placed)
+    return Deployed(captured, placed, written, list(batches), TARGETS[target].rules(isa), seen)
 
 
 def batches_for(name: str, count: int = 2, seed: int = 0) -> list[Batch]:
@@ -301,6 +309,12 @@ def batches_for(name: str, count: int = 2, seed: int = 0) -> list[Batch]:
 
 
 @cache
-def deployed(name: str, scheme: Scheme | None = None, isa: str = ISA, seed: int = 0) -> Deployed:
+def deployed(
+    name: str,
+    scheme: Scheme | None = None,
+    isa: str = ISA,
+    seed: int = 0,
+    target: str = "onnxruntime",
+) -> Deployed:
     """A model of :data:`MODELS` as it is written; not to be changed."""
-    return deploy(network(name, seed), batches_for(name, seed=seed), scheme, isa)
+    return deploy(network(name, seed), batches_for(name, seed=seed), scheme, isa, target)

@@ -37,6 +37,7 @@ class Decision:
         repeated: Nodes that only move codes, with the node whose quantizer is repeated behind them.
         rewired: For every quantized or repeated node, the users that read codes instead of floats.
         group: For quantized nodes that share one quantizer, the node that represents the group.
+        summed: Layers whose kernel does the addition behind them: what they hand to it is not quantized.
         sites: The plan's rows for layers and operators.
     """
 
@@ -46,6 +47,7 @@ class Decision:
     repeated: dict[Node, Node] = field(default_factory=dict)
     rewired: dict[Node, set[Node]] = field(default_factory=dict)
     group: dict[Node, Node] = field(default_factory=dict)
+    summed: set[Node] = field(default_factory=set)
     sites: list[Site] = field(default_factory=list)
 
     def representative(self, node: Node) -> Node:
@@ -72,6 +74,7 @@ def decide(network: Network, scheme: Scheme, rules: Rules) -> Decision:
     kinds = {node: placing_kind(node) for node in network.graph.nodes}
     _treat_layers(network, scheme, rules, kinds, decision)
     _grow_integer_region(network, rules, kinds, decision)
+    decision.summed = _summed_layers(network, rules, kinds, decision)
     for node in network.graph.nodes:
         if node in decision.integer:
             _quantize_edges(node, rules, kinds, scheme, decision)
@@ -210,13 +213,33 @@ def _reaches(node: Node, region: set[Node], rules: Rules, kinds: dict[Node, str]
     )
 
 
+def _summed_layers(
+    network: Network, rules: Rules, kinds: dict[Node, str], decision: Decision
+) -> set[Node]:
+    """For every addition, the last of its inputs that is a layer which can add the other input itself."""
+    order = {node: i for i, node in enumerate(network.graph.nodes)}
+    found: set[Node] = set()
+    for node in decision.integer:
+        if kinds[node] != "add":
+            continue
+        able = [
+            a
+            for a in tensor_inputs(node)
+            if kinds[a] in rules.summing_layers and a in decision.integer and len(a.users) == 1
+        ]
+        if able and len(tensor_inputs(node)) == 2:
+            found.add(max(able, key=order.__getitem__))
+    return found
+
+
 def _quantize_edges(
     node: Node, rules: Rules, kinds: dict[Node, str], scheme: Scheme, decision: Decision
 ) -> None:
     asked = _activation_of(node, decision, rules, kinds, scheme)
-    origins = [_quantize_input(node, a, asked, rules, kinds, decision) for a in tensor_inputs(node)]
+    quantized = [a for a in tensor_inputs(node) if a not in decision.summed]
+    origins = [_quantize_input(node, a, asked, rules, kinds, decision) for a in quantized]
     end = tail(node, rules, kinds)
-    if kinds[node] not in rules.float_output_layers:
+    if kinds[node] not in rules.float_output_layers and node not in decision.summed:
         decision.ask(end, asked)
         decision.rewired.setdefault(end, set()).update(end.users)
     if kinds[node] in rules.shared_inputs and len(_clippings(node, rules, kinds)) == 1:
@@ -333,6 +356,8 @@ def _list_activations(
 
 def _why_edge_is_float(node: Node, rules: Rules, kinds: dict[Node, str], decision: Decision) -> str:
     start = head(node, rules, kinds)
+    if start in decision.summed:
+        return "its layer's kernel does the addition behind it, and rounds the sum"
     treatment = decision.treatments.get(start)
     if treatment is not None and treatment.mode == "static":
         return f"{rules.runtime}'s integer {kinds[start]} hands out float: nothing behind it needs codes"

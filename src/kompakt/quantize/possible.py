@@ -38,8 +38,11 @@ def possible_treatment(
         return FLOAT, rules.why_float(special if special in rules.reasons else kind)
     _check_weights(treatment, rules)
     _check_activations(treatment, rules)
-    if isinstance(treatment.granularity, PerGroup) and kind not in rules.grouped_layers:
-        return _ungrouped(treatment), None
+    granularity = treatment.granularity
+    if isinstance(granularity, PerGroup):
+        inputs = layer.in_features if isinstance(layer, nn.Linear) else 0
+        if kind not in rules.grouped_layers or (rules.whole_groups and inputs % granularity.size):
+            return _ungrouped(treatment), None
     return treatment, None
 
 

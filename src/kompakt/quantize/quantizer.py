@@ -10,12 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from kompakt.errors import SchemeError
-from kompakt.numerics.affine import choose_qparams
+from kompakt.numerics.affine import choose_qparams, quantize
 from kompakt.numerics.formats import get_format
 from kompakt.numerics.granularity import Granularity, PerChannel, PerGroup, PerTensor
 from kompakt.numerics.ops import PER_TENSOR
 
 Stage = Literal["simulate", "write", "off"]
+FILE_ROUNDING = "divide_even"
+"""The rounding of ``kompakt::quantize``, which is what is written to files."""
 
 
 class Quantizer(nn.Module):
@@ -108,6 +110,8 @@ class Quantizer(nn.Module):
         """The integer codes of ``x`` in the format's storage dtype, same shape."""
         scale, zero_point = self.parameters_()
         fmt = self.format
+        if self.stage != "write" and self.rounding != FILE_ROUNDING:
+            return quantize(x, scale, zero_point, fmt, self.granularity, self.rounding)
         codes: Tensor = torch.ops.kompakt.quantize(
             x, scale, zero_point, int(fmt.qmin), int(fmt.qmax), self.axis
         )

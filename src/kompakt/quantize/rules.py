@@ -21,12 +21,15 @@ class Rules:
         weight_only_layers: Kinds whose weights may be stored in few bits while they compute in float.
         grouped_layers: Kinds that accept one scale per group of weights.
         group_sizes: Input features in one such group.
+        whole_groups: Whether groups must divide the input features; elsewhere the last one may be smaller.
         integer_operators: Kinds without weights that have an integer kernel.
         float_output_layers: Kinds whose integer kernel may hand out float, so that the output needs no
             quantizer.
         pass_through: Kinds that move codes without computing: output and input share one quantizer.
         shared_inputs: Kinds whose inputs and output share one quantizer.
         fused_activations: For each kind, the activation kinds its kernel absorbs; none is quantized between.
+        summing_layers: Kinds whose kernel adds another tensor before it rounds: what they hand to an addition is
+            not quantized.
         activation8: The 8-bit activation format its kernels are fastest in.
         activation16: The 16-bit activation format.
         dynamic_activation: The format of activations quantized at run time.
@@ -53,6 +56,8 @@ class Rules:
     activation_formats: frozenset[str]
     weight_formats: Mapping[str, frozenset[str]]
     rounding: str
+    summing_layers: frozenset[str] = frozenset()
+    whole_groups: bool = False
     reasons: Mapping[str, str] = field(default_factory=dict)
 
     def activation_format(self, asked: str) -> str:
