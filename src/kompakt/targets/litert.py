@@ -59,7 +59,7 @@ def rules(isa: str) -> Rules:
         fused_activations=dict.fromkeys(("conv", "linear", "add", "sub", "mul"), _FUSED),
         activation8="int8",
         activation16="int16",
-        dynamic_activation="int8",
+        dynamic_activation="uint8",
         activation_formats=frozenset({"int8", "int16"}),
         weight_formats={
             "static": _WEIGHTS8,
@@ -130,7 +130,7 @@ class Session:
         orders: For tensors stored in another order than the network's: stored dimension k is dimension
             ``order[k]``.
         float_io: Whether codes of inputs and outputs are made from and given as floats.
-        specs: The network's inputs, where the file does not say all of it.
+        codes: Outputs that are given as codes all the same.
     """
 
     interpreter: Any
@@ -308,19 +308,22 @@ def operators(
     return dict(sorted(counts.items()))
 
 
-def memory_job(path: str, options: Mapping[str, str], inputs: str) -> Callable[[], object]:
+def memory_job(
+    path: str, options: Mapping[str, str], inputs: str, threads: int = 1
+) -> Callable[[], object]:
     """A job for ``kompakt.measuring.memory``: load a model file and run it once.
 
     Args:
         path: The model file.
         options: Its options.
         inputs: An ``.npz`` file with its inputs by name.
+        threads: Threads the runtime may use.
     """
     import ai_edge_litert.interpreter  # noqa: F401  (the runtime belongs to the baseline, not to the model)
 
     with np.load(inputs) as arrays:
         fed = dict(arrays)
-    return lambda: load(Path(path), options)(fed)
+    return lambda: load(Path(path), options, threads)(fed)
 
 
 def version() -> str | None:

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
+from kompakt.network.dropout import ScaledDotProductAttention
 from kompakt.network.kinds import kind_of, layer_of
 from kompakt.network.operators import arguments, fixed_size, value
 from kompakt.numerics.granularity import PerChannel
@@ -21,7 +22,7 @@ from kompakt.quantize.layers import Treated
 from kompakt.quantize.quantizer import Quantizer
 from kompakt.targets.litert_emitter import Emitter, Form, Grid, NoForm, Value, channels_last, plain
 from kompakt.targets.litert_images import Image, as_image
-from kompakt.targets.litert_operator_forms import FORMS, epilogue
+from kompakt.targets.litert_operator_forms import FORMS, epilogue, normalise
 from kompakt.targets.litert_padding import Window, pad_spatial, padding_of, window
 from kompakt.targets.litert_schema import Quantization
 
@@ -47,7 +48,7 @@ def _layer(e: Emitter, node: fx.Node) -> Any:
 def is_static(layer: nn.Module) -> bool:
     """Whether a layer computes on codes."""
     treated = isinstance(layer, Treated) and layer.stage != "off"
-    return treated and layer.treatment.mode == "static"  # type: ignore[union-attr]
+    return treated and layer.treatment.mode == "static"
 
 
 def _quantizer(e: Emitter, node: fx.Node, a: dict[str, Any]) -> Value:
@@ -58,7 +59,9 @@ def _quantizer(e: Emitter, node: fx.Node, a: dict[str, Any]) -> Value:
         return found
     site = str(node.meta.get("site", node.name))
     codes = e.quantized(found, Grid.of(layer), f"{site}_codes")
-    e.codes.setdefault(site, codes.tensor)
+    if site not in e.codes:
+        e.codes[site] = codes.tensor
+        e.orders.setdefault(codes.tensor, codes.order)
     return codes
 
 
@@ -242,7 +245,7 @@ def _lift_constant(e: Emitter, weight: int, axis: int) -> int:
 def _bias_as_float(e: Emitter, layer: Any, path: str) -> int:
     if layer.bias is None:
         return e.constant(np.zeros(layer.weight.shape[0]), "float32", None, "zeros")
-    bias = layer.treated_bias() if isinstance(layer, Treated) else layer.bias
+    bias: Tensor = layer.treated_bias() if isinstance(layer, Treated) else layer.bias  # type: ignore[assignment]
     return e.constant(bias.detach().numpy(), "float32", None, f"{path}.bias")
 
 
@@ -313,6 +316,26 @@ def _embedding(e: Emitter, node: fx.Node, a: dict[str, Any]) -> Value:
     return made
 
 
+def _layer_norm(e: Emitter, node: fx.Node, a: dict[str, Any]) -> Value:
+    layer, path = _layer(e, node), str(node.target)
+    weight, bias = (
+        None if tensor is None else e.stored(f"{path}.{name}", tensor).tensor
+        for name, tensor in (("weight", layer.weight), ("bias", layer.bias))
+    )
+    return normalise(
+        e, node, a["input"], len(layer.normalized_shape), float(layer.eps), weight, bias
+    )
+
+
+def _attention(e: Emitter, node: fx.Node, a: dict[str, Any]) -> Any:
+    layer = _layer(e, node)
+    names = ("query", "key", "value", "attn_mask")
+    given: dict[str, Any] = dict.fromkeys(names) | {"is_causal": False, "scale": None}
+    given |= {"enable_gqa": False, "dropout_p": 0.0} | dict(layer.settings)
+    given |= dict(zip(names, node.args, strict=False)) | dict(node.kwargs)
+    return FORMS["aten.scaled_dot_product_attention"](e, node, given)
+
+
 def _prelu(e: Emitter, node: fx.Node, a: dict[str, Any]) -> Value:
     rank = value(node).dim()
     x = e.as_float(e.get(a["input"], channels_last(rank)))
@@ -344,7 +367,9 @@ _LAYERS: tuple[tuple[Any, Form], ...] = (
     ((nn.Conv1d, nn.Conv2d), convolution),
     (nn.Linear, linear_layer),
     (nn.Embedding, _embedding),
+    (nn.LayerNorm, _layer_norm),
     (nn.PReLU, _prelu),
+    (ScaledDotProductAttention, _attention),
     (nn.ReLU, _activation("relu")),
     (nn.ReLU6, _activation("relu6")),
     (_DROPOUTS, _identity),

@@ -9,7 +9,7 @@ import numpy as np
 from torch import fx
 
 from kompakt.network.operators import fixed_size, value
-from kompakt.targets.litert_emitter import Emitter, NoForm, Value, plain
+from kompakt.targets.litert_emitter import Emitter, NoForm, Order, Value, plain
 from kompakt.targets.litert_images import Image, as_image
 from kompakt.targets.litert_operator_forms import form, reduce
 from kompakt.targets.litert_padding import pad_spatial, spread, window
@@ -25,10 +25,58 @@ def _reshape(e: Emitter, node: fx.Node, a: dict[str, Any]) -> Value:
     before, after = value(a["self"]).shape, value(node).shape
     if [str(s) for s in before] == [str(s) for s in after]:
         return e.get(a["self"])
-    x = e.flat(a["self"])
-    made = e.result(node, plain(len(after)), x.grid)
-    e.reshape(x, made, [fixed_size(size) for size in after])
+    x = e.get(a["self"])
+    order = kept_order(before, after, x.order)
+    if order is None:
+        x, order = e.flat(a["self"]), plain(len(after))
+    made = e.result(node, order, x.grid, x.dtype)
+    e.reshape(x, made, [fixed_size(after[d]) for d in order])
     return made
+
+
+def kept_order(before: Sequence[Any], after: Sequence[Any], order: Order) -> Order | None:
+    """The order in which what is stored can be reshaped without moving, or None when it has to be moved.
+
+    Args:
+        before: Sizes of the network's tensor.
+        after: Its sizes after the reshape.
+        order: The order it is stored in.
+    """
+    known = [[_key(size) for size in sizes] for sizes in (before, after)]
+    groups: list[tuple[list[int], list[int]]] = []
+    i = j = 0
+    while i < len(before) or j < len(after):
+        olds: list[int] = []
+        news: list[int] = []
+        left = right = 1
+        while not (olds or news) or left != right:
+            if left <= right and i < len(before):
+                left, i = left * known[0][i], i + 1
+                olds.append(i - 1)
+            elif j < len(after):
+                right, j = right * known[1][j], j + 1
+                news.append(j - 1)
+            elif i < len(before):
+                left, i = left * known[0][i], i + 1
+                olds.append(i - 1)
+            else:
+                return None
+        groups.append((olds, news))
+    result: list[int] = []
+    for olds, news in sorted(
+        groups, key=lambda group: order.index(group[0][0]) if group[0] else 99
+    ):
+        start = order.index(olds[0]) if olds else len(order)
+        if list(order[start : start + len(olds)]) != olds:
+            return None
+        result += news
+    return tuple(result)
+
+
+def _key(size: Any) -> int:
+    """A size to multiply with; a dynamic one is a prime that nothing else is likely to be."""
+    known = fixed_size(size)
+    return known if known is not None else 1_000_003 + sum(map(ord, str(size)))
 
 
 @form("aten.transpose", "aten.permute", "aten.t", "aten.numpy_T", "aten.swapaxes")
@@ -285,7 +333,7 @@ def _adaptive_avg_pool(e: Emitter, node: fx.Node, a: dict[str, Any]) -> Value:
 
 @form("aten.upsample_nearest2d", "aten.upsample_bilinear2d")
 def _resize(e: Emitter, node: fx.Node, a: dict[str, Any]) -> Value:
-    source = a.get("input", a.get("self"))
+    source = a["input"] if "input" in a else a["self"]
     x = as_image(e, source, 2)
     sizes = [fixed_size(size) for size in value(node).shape[2:]]
     if None in sizes:

@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor, fx
 
 from kompakt.network.kinds import kind_of
@@ -22,7 +21,6 @@ from kompakt.targets.litert_emitter import (
     Grid,
     NoForm,
     Value,
-    channels_last,
     dtype_name,
     plain,
 )
@@ -135,7 +133,8 @@ def _clamp(e: Emitter, node: fx.Node, a: dict[str, Any]) -> Value:
     low, high = a.get("min_val", a.get("min")), a.get("max_val", a.get("max"))
     if any(isinstance(limit, fx.Node) for limit in (low, high)):
         raise NoForm("limits that are tensors")
-    known = {(0, None): "RELU", (0, 6): "RELU6", (-1, 1): "RELU_N1_TO_1"}.get((low, high))
+    limits: dict[Any, str] = {(0, None): "RELU", (0, 6): "RELU6", (-1, 1): "RELU_N1_TO_1"}
+    known = limits.get((low, high))
     if known is not None:
         return unary(known, integer=known != "RELU_N1_TO_1")(e, node, a)  # type: ignore[no-any-return]
     x = e.as_float(e.get(a["self"]))
@@ -154,9 +153,9 @@ def aligned(e: Emitter, arguments: Sequence[Any], dtype: str) -> list[Value]:
     ranks = {value(n).dim() for n in nodes if value(n).numel() != 1 or len(nodes) == 1}
     order = None
     if len(ranks) == 1:
-        moving = [n for n in nodes if e.tensors[e.get(n).tensor].content is None]
-        first = next((n for n in moving or nodes if value(n).dim() in ranks), nodes[0])
-        order = e.get(first).order
+        moving = [n for n in nodes if e.tensors[e.get(n).tensor].content is None] or nodes
+        orders = [e.get(n).order for n in moving if value(n).dim() in ranks]
+        order = next((o for o in orders if o != plain(len(o))), orders[0] if orders else None)
     found = []
     for argument in arguments:
         if argument not in nodes:
@@ -311,6 +310,48 @@ def _global_average_pool(e: Emitter, node: fx.Node, a: dict[str, Any]) -> Value:
     return reduce(e, node, source, "MEAN", list(dims), True, integer=True)
 
 
+@form("aten.layer_norm")
+def _layer_norm(e: Emitter, node: fx.Node, a: dict[str, Any]) -> Value:
+    weight, bias = (None if a[n] is None else e.get(a[n]).tensor for n in ("weight", "bias"))
+    dims = len(a["normalized_shape"])
+    return normalise(e, node, a["input"], dims, float(a["eps"]), weight, bias)
+
+
+def normalise(
+    e: Emitter,
+    node: fx.Node,
+    source: fx.Node,
+    dims: int,
+    eps: float,
+    weight: int | None,
+    bias: int | None,
+) -> Value:
+    """(x − mean) / √(variance + eps) over the last ``dims`` dimensions, scaled and shifted by constants."""
+    x, shape = e.as_float(e.plain(source)), list(value(source).shape)
+    rank = len(shape)
+    narrow = [*shape[:-dims], *([1] * dims)]
+    axes = e.constant(list(range(rank - dims, rank)), "int32")
+
+    def step(
+        op_type: str, inputs: Sequence[int], sizes: list[Any], table: str, **given: Any
+    ) -> int:
+        made = e.new(sizes, plain(rank)).tensor
+        e.op(op_type, inputs, (made,), table, **given)
+        return made
+
+    mean = step("MEAN", (x.tensor, axes), narrow, "ReducerOptions", keepDims=True)
+    centred = step("SUB", (x.tensor, mean), shape, "SubOptions")
+    squares = step("MUL", (centred, centred), shape, "MulOptions")
+    variance = step("MEAN", (squares, axes), narrow, "ReducerOptions", keepDims=True)
+    raised = step("ADD", (variance, e.constant([eps], "float32")), narrow, "AddOptions")
+    last = step("MUL", (centred, step("RSQRT", (raised,), narrow, "")), shape, "MulOptions")
+    if weight is not None:
+        last = step("MUL", (last, weight), shape, "MulOptions")
+    if bias is not None:
+        last = step("ADD", (last, bias), shape, "AddOptions")
+    return Value(last, plain(rank), None, "float32")
+
+
 @form("aten.linalg_vector_norm")
 def _vector_norm(e: Emitter, node: fx.Node, a: dict[str, Any]) -> Value:
     if a["ord"] != 2 or a["dim"] is None:
@@ -335,7 +376,7 @@ def _vector_norm(e: Emitter, node: fx.Node, a: dict[str, Any]) -> Value:
 
 @form("aten.matmul", "aten.bmm", "aten.mm")
 def _matmul(e: Emitter, node: fx.Node, a: dict[str, Any]) -> Value:
-    left, right = a["self"], a.get("other", a.get("mat2"))
+    left, right = a["self"], a["other"] if "other" in a else a["mat2"]
     if min(value(left).dim(), value(right).dim()) < 2:
         raise NoForm("a product with a vector")
     x, y = (e.as_float(e.plain(n)) for n in (left, right))
@@ -355,9 +396,8 @@ def product(e: Emitter, node: fx.Node, x: Value, y: Value, *, transposed: bool =
 def _linear(e: Emitter, node: fx.Node, a: dict[str, Any]) -> Value:
     x, weight = e.as_float(e.plain(a["input"])), e.plain(a["weight"])
     outputs = fixed_size(value(a["weight"]).shape[0])
-    bias = e.plain(a["bias"]).tensor if a["bias"] is not None else None
-    if bias is None:
-        bias = e.constant(np.zeros(outputs or 0), "float32", None, "zeros")
+    zeros = np.zeros(outputs or 0)
+    bias = e.constant(zeros, "float32") if a["bias"] is None else e.plain(a["bias"]).tensor
     end, activation = epilogue(e, node)
     made = e.result(end, plain(value(node).dim()))
     e.op(
@@ -409,7 +449,7 @@ def _to(e: Emitter, node: fx.Node, a: dict[str, Any]) -> Value:
 def _same(e: Emitter, node: fx.Node, a: dict[str, Any]) -> Value:
     if a.get("train"):
         raise NoForm("dropout in train mode")
-    return e.get(a.get("self", a.get("input")))
+    return e.get(a["self"] if "self" in a else a["input"])
 
 
-__all__ = ["FIXED", "FORMS", "aligned", "binary", "channels_last", "epilogue", "form", "torch"]
+__all__ = ["FIXED", "FORMS", "binary", "epilogue", "form", "normalise", "reduce"]

@@ -127,12 +127,9 @@ class _Walk:
         e.values[node] = result
         if node in e.fused:
             e.values[e.fused[node]] = result
-        self._note(result)
 
-    def _note(self, result: Any) -> None:
-        for made in result if isinstance(result, list) else [result]:
-            if isinstance(made, Value) and made.order != plain(len(made.order)):
-                self.e.orders.setdefault(made.tensor, made.order)
+    def _note(self, made: Value) -> None:
+        self.e.orders.setdefault(made.tensor, made.order)
 
     def _form_of(self, node: fx.Node) -> tuple[Form, dict[str, Any]]:
         if node.op == "get_attr":
@@ -186,7 +183,11 @@ class _Walk:
         wanted = {*codes.values(), *(s.name for s in self.network.input_specs)}
         wanted |= {s.name for s in self.network.output_specs}
         named = {self.e.tensors[index].name: order for index, order in self.e.orders.items()}
-        return {name: order for name, order in named.items() if name in wanted}
+        return {
+            name: order
+            for name, order in named.items()
+            if name in wanted and order != plain(len(order))
+        }
 
 
 def _stored(e: Emitter, node: fx.Node, a: dict[str, Any]) -> Value:
