@@ -108,7 +108,7 @@ def _convolution(e: Emitter, node: fx.Node, a: dict[str, Any]) -> Any:
     # PyTorch keeps amounts for its own padding modes, last dimension first.
     amounts = list(layer._reversed_padding_repeated_twice)
     starts, ends = amounts[0::2][::-1], amounts[1::2][::-1]
-    if layer.padding_mode != "zeros":
+    if layer.padding_mode not in ("zeros", "constant"):
         modes = {"reflect": "reflect", "replicate": "edge", "circular": "wrap"}
         pads = e.constant([0, 0, *starts, 0, 0, *ends])
         x = e.op("Pad", x, pads, mode=modes[layer.padding_mode])

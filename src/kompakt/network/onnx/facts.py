@@ -18,6 +18,7 @@ FOLDED = frozenset(
     {
         *("Shape", "Gather", "Concat", "Unsqueeze", "Squeeze", "Slice", "Cast", "Identity"),
         *("Add", "Sub", "Mul", "Div", "Mod", "Neg", "Floor", "Ceil", "Range", "ConstantOfShape"),
+        *("Greater", "GreaterOrEqual", "Less", "LessOrEqual", "And", "Or", "Not"),
         *("Reshape", "ReduceProd", "Min", "Max", "Equal", "Where", "Transpose", "Expand", "Size"),
     }
 )
