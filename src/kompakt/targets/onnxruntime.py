@@ -172,6 +172,7 @@ def _four_bit_weights(network: Network) -> dict[str, str]:
 def _serialize(model: ir.Model) -> dict[str, bytes]:
     size = sum(v.const_value.nbytes for v in model.graph.initializers.values() if v.const_value)
     if size < PROTOBUF_LIMIT:
+        ir.external_data.load_to_model(model)
         proto = ir.to_proto(model)
         try:
             onnx.checker.check_model(proto)
@@ -363,19 +364,22 @@ def _optimized(model: Path | bytes, options: Mapping[str, str]) -> Any:
         return onnx.load(str(optimized), load_external_data=False).graph
 
 
-def memory_job(path: str, options: Mapping[str, str], inputs: str) -> Callable[[], object]:
+def memory_job(
+    path: str, options: Mapping[str, str], inputs: str, threads: int = 1
+) -> Callable[[], object]:
     """A job for ``kompakt.measuring.memory``: load a model file and run it once.
 
     Args:
         path: The model file.
         options: Session settings.
         inputs: An ``.npz`` file with its inputs by name.
+        threads: Threads the runtime may use.
     """
     import onnxruntime  # noqa: F401  (the runtime belongs to the baseline, not to the model)
 
     with np.load(inputs) as arrays:
         fed = dict(arrays)
-    return lambda: load(Path(path), options)(fed)
+    return lambda: load(Path(path), options, threads)(fed)
 
 
 def version() -> str | None:
