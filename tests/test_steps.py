@@ -27,6 +27,7 @@ from kompakt.errors import (
 )
 from kompakt.network.network import Network
 from kompakt.observe import OBSERVERS
+from kompakt.quantize.freeze import freeze_
 from kompakt.quantize.place import quantizer_calls, quantizer_of
 from kompakt.quantize.ranges import set_ranges_
 from kompakt.steps import calibrate, inspect, load, measure, place, replay, write
@@ -130,6 +131,40 @@ def test_the_written_file_computes_what_the_placed_network_does(
     assert 0 < np.abs(found - exact).max() < 0.2 * np.abs(exact).max()
 
 
+@pytest.mark.parametrize("first", ["write", "freeze"])
+def test_calibrated_anew_a_network_is_written_as_if_for_the_first_time(
+    network: Network, first: str, tmp_path: Path
+) -> None:
+    """Integer biases belong to the input scales they were made for."""
+    once, again = place(network, "w8a8"), place(network, "w8a8")
+    calibrate(again, [images * 7 for images in calibration()], "minmax")
+    if first == "write":
+        write(again, tmp_path / "first.onnx")
+    else:
+        freeze_(again)
+    for placed in (once, again):
+        calibrate(placed, calibration(), "minmax")
+    write(once, tmp_path / "once.onnx")
+    write(again, tmp_path / "again.onnx")
+    assert (tmp_path / "again.onnx").read_bytes() == (tmp_path / "once.onnx").read_bytes()
+
+
+def test_writing_leaves_the_network_as_it_was(placed: Network, tmp_path: Path) -> None:
+    """Weights trained after the first file are in the second."""
+    calibrate(placed, calibration(), "minmax")
+    write(placed, tmp_path / "before.onnx")
+    layer = placed.get_submodule("head")
+    assert not layer.frozen
+    with torch.no_grad():
+        layer.weight.mul_(-1)
+    write(placed, tmp_path / "after.onnx")
+    images = calibration()[0]
+    before, after = (outputs(get_target("onnxruntime").load(tmp_path / name), images)
+                     for name in ("before.onnx", "after.onnx"))  # fmt: skip
+    bias = layer.bias.detach().numpy()
+    assert np.abs((before - bias) + (after - bias)).max() < 0.02 * np.abs(before).max()
+
+
 def test_an_untouched_network_is_written_as_it_is(network: Network, tmp_path: Path) -> None:
     write(network, tmp_path / "float.onnx")
     session = get_target("onnxruntime").load(tmp_path / "float.onnx", {}, 1)
@@ -213,6 +248,7 @@ def test_a_replay_finds_what_differs(artifact: Result, tmp_path: Path) -> None:
     wrong = replace(golden, batches=(replace(first, outputs=off), *golden.batches[1:]))
     found = replay(rewritten(artifact.path, tmp_path / "outputs", golden=wrong))
     assert not found.exact
+    assert not found.agrees
     assert not found.outputs_equal
     assert found.differences == ()
     site = list(golden.digests)[1]
@@ -222,6 +258,23 @@ def test_a_replay_finds_what_differs(artifact: Result, tmp_path: Path) -> None:
     )
     assert [difference.site for difference in found.differences] == [site]
     assert found.outputs_equal
+
+
+def test_last_bits_of_float_outputs_are_no_difference(artifact: Result, tmp_path: Path) -> None:
+    golden = open_artifact(artifact.path).golden()
+    assert golden is not None
+    first = golden.batches[0]
+
+    def elsewhere(factor: float) -> Any:
+        off = {name: values * np.float32(factor) for name, values in first.outputs.items()}
+        wrong = replace(golden, batches=(replace(first, outputs=off), *golden.batches[1:]))
+        return replay(rewritten(artifact.path, tmp_path / str(factor), golden=wrong))
+
+    close, far = elsewhere(1 + 1e-6), elsewhere(1 + 1e-4)
+    assert close.output_tolerance == 1e-5, "the certificate's own"
+    assert close.agrees
+    assert not close.exact
+    assert not far.agrees
 
 
 def test_an_artifact_that_does_not_say_enough(artifact: Result, tmp_path: Path) -> None:

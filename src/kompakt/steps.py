@@ -35,7 +35,7 @@ from kompakt.network.network import Network
 from kompakt.network.rewrites import inference_form
 from kompakt.observe import Calibration
 from kompakt.observe import calibrate as observe_network
-from kompakt.quantize.freeze import freeze_
+from kompakt.quantize.freeze import frozen_copy
 from kompakt.quantize.place import place as place_by_rules
 from kompakt.quantize.place import plan_of
 from kompakt.quantize.quantizer import stage
@@ -87,7 +87,7 @@ def calibrate(
     Raises:
         DataError: The data is empty, holds NaN or does not fit the network.
     """
-    batches = (batch.inputs for batch in prepare(data, placed.input_specs))
+    batches = (batch.inputs for batch in prepare(data, placed.input_specs, role="calibration"))
     with stage(placed, "off"):
         calibration = observe_network(placed, plan_of(placed).taps, batches)
     set_ranges_(placed, calibration, calibrator)
@@ -95,7 +95,9 @@ def calibrate(
 
 
 def write(network: Network, path: str | Path, *, target: str = "onnxruntime") -> Written:
-    """Freeze a placed network (or take a float one) and write it for a runtime.
+    """Freeze a copy of a placed network (or take a float one) and write it for a runtime.
+
+    The network itself is left as it is: it can be calibrated or trained further and written again.
 
     Args:
         network: A placed network with ranges, or an untouched captured network.
@@ -107,7 +109,7 @@ def write(network: Network, path: str | Path, *, target: str = "onnxruntime") ->
         TargetError: The network cannot be written.
         OutputError: The file cannot be written.
     """
-    written = get_target(target).write(freeze_(network))
+    written = get_target(target).write(frozen_copy(network))
     destination = Path(path)
     with writing_errors(destination):
         for name, content in written.files.items():
@@ -230,7 +232,7 @@ def replay(path: str | Path) -> GoldenComparison:
         outputs = session(batch.inputs)
         found = {site: outputs.pop(name) for site, name in codes.items()}
         builder.add(batch.inputs, outputs, found, samples=_rows(batch.inputs))
-    return compare_golden(expected, builder.pack())
+    return compare_golden(expected, builder.pack(), _output_tolerance(artifact.manifest))
 
 
 def inspect(
@@ -278,6 +280,23 @@ def inspect(
 def _rows(inputs: Mapping[str, np.ndarray[Any, Any]]) -> int:
     first = next(iter(inputs.values()))
     return int(first.shape[0]) if first.ndim else 1
+
+
+def _output_tolerance(manifest: Mapping[str, Any]) -> float:
+    """The error of the outputs that the artifact's own certificate accepts, of a right computation elsewhere.
+
+    Where layers find their ranges while they run, last bits move codes: there the certificate states how far two
+    right computations drift apart.
+    """
+    record = manifest.get("record")
+    parity = record.get("parity") if isinstance(record, Mapping) else None
+    if not isinstance(parity, Mapping):
+        return 0.0
+    tolerances = parity.get("tolerances")
+    accepted = tolerances.get("output_error") if isinstance(tolerances, Mapping) else None
+    drift = parity.get("free_running_output_error") if parity.get("dynamic_layers") else None
+    known = (value for value in (accepted, drift) if isinstance(value, int | float))
+    return max(known, default=0.0)
 
 
 def _target_facts(manifest: Mapping[str, Any]) -> dict[str, Any]:

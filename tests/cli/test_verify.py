@@ -21,6 +21,8 @@ def found(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     report = SimpleNamespace(ok=True, files=6, path=Path("folder"), problems=[])
     replayed = SimpleNamespace(
         exact=True,
+        agrees=True,
+        output_tolerance=1e-5,
         sites=5,
         differences=[],
         missing=[],
@@ -60,6 +62,13 @@ def test_as_json_the_problems_are_in_the_object(invoke: Invoke, found: Any) -> N
 def test_the_replay_says_what_was_compared(invoke: Invoke, found: Any) -> None:
     assert "every code of 5 quantizers" in " ".join(
         invoke("verify", "folder", "--here").stdout.split()
+    )
+    found.replayed.exact, found.replayed.outputs_equal = False, False
+    found.replayed.output_relative_error = 1.8e-7
+    result = invoke("verify", "folder", "--here")
+    assert result.exit_code == 0
+    assert "relative error of the outputs 1.8e-07, within the certificate's 1e-05" in " ".join(
+        result.stdout.split()
     )
     found.replayed.sites, found.replayed.output_relative_error = 0, 1.8e-7
     told = " ".join(invoke("verify", "folder", "--here").stdout.split())

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from kompakt.errors import UsageError
 from kompakt.measuring import environment as module
 from kompakt.measuring.environment import environment, fingerprint, has_vnni, isa
 
@@ -108,3 +109,16 @@ def test_a_container_quota_counts(cpuinfo: dict[str, str]) -> None:
     assert module.usable_cores() == 0.5
     cpuinfo["/sys/fs/cgroup/cpu.max"] = "max 100000\n"
     assert module.usable_cores() >= 1
+
+
+def test_an_instruction_set_that_does_not_exist_is_refused() -> None:
+    with pytest.raises(UsageError) as caught:
+        module.resolved_isa("banana")
+    assert caught.value.code == "K001"
+    assert "x86-vnni" in str(caught.value.help)
+
+
+def test_every_instruction_set_of_a_machine_may_be_asked_for() -> None:
+    assert module.resolved_isa("auto") in module.ISAS
+    for name in module.ISAS:
+        assert module.resolved_isa(name) == name

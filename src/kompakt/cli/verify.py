@@ -79,12 +79,14 @@ def _replayed(artifact: Path) -> dict[str, Any]:
     first = [difference.site for difference in found.differences] + list(found.missing)
     error = found.output_relative_error
     return {
-        "ok": found.exact,
+        "ok": found.agrees,
+        "exact": found.exact,
         "quantizers": found.sites,
         "differing_quantizers": len(found.differences),
         "first_difference": first[0] if first else None,
         "outputs_equal": found.outputs_equal,
         "output_relative_error": error if math.isfinite(error) else None,
+        "output_tolerance": found.output_tolerance,
     }
 
 
@@ -100,10 +102,15 @@ def _here_lines(replayed: Mapping[str, Any] | None) -> Iterator[str]:
         yield f"[green]✓ the same here[/] {outputs_only(error)}"
         return
     if replayed["ok"]:
-        yield (
-            f"[green]✓ the same here[/] every code of {replayed['quantizers']:,} quantizers and "
-            "every output is as expected on this machine"
-        )
+        codes = f"[green]✓ the same here[/] every code of {replayed['quantizers']:,} quantizers"
+        if replayed["outputs_equal"]:
+            yield f"{codes} and every output is as expected on this machine"
+        else:
+            yield (
+                f"{codes} is as expected on this machine; relative error of the outputs "
+                f"{replayed['output_relative_error']:.1e}, within the certificate's "
+                f"{replayed['output_tolerance']:.0e}"
+            )
         return
     first = rich_markup(str(replayed["first_difference"] or "the outputs"))
     error = replayed["output_relative_error"]

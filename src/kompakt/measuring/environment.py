@@ -15,6 +15,13 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from kompakt.errors import UsageError
+
+ISAS = (
+    *("any", "x86", "x86-avx2", "x86-avx512f", "x86-vnni"),
+    *("arm", "arm-neon", "arm-dotprod", "arm-i8mm"),
+)
+"""Instruction sets to write for; each is what :func:`isa` finds on some machine, or a family of them."""
 PACKAGES = (
     "kompakt",
     "torch",
@@ -116,8 +123,21 @@ def isa(flags: frozenset[str] | set[str]) -> str:
 
 
 def resolved_isa(asked: str) -> str:
-    """The instruction set to write for: ``auto`` is this machine's."""
-    return isa(cpu_flags()) if asked == "auto" else asked
+    """The instruction set to write for: ``auto`` is this machine's.
+
+    Raises:
+        UsageError: K001 when there is none of that name.
+    """
+    if asked == "auto":
+        return isa(cpu_flags())
+    if asked not in ISAS:
+        raise UsageError(
+            "K001",
+            f"the instruction set {asked!r}",
+            why="there is none of that name",
+            help=f"use auto, {', '.join(ISAS)}",
+        )
+    return asked
 
 
 def cpu_model() -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from torch import Tensor, nn
 from torch.fx import Node
@@ -10,6 +12,17 @@ from kompakt.network.kinds import kind_of
 from kompakt.network.network import Network
 from kompakt.quantize.layers import Treated, freeze_layer_
 from kompakt.quantize.place import is_quantizer_call, quantizer_of
+
+
+def frozen_copy(placed: Network) -> Network:
+    """A frozen network over the same tensors; ``placed`` itself stays as it is, to be calibrated or trained further.
+
+    Raises:
+        SchemeError: K343 when a quantizer has no range.
+        NumericsError: K301 when a weight is not finite.
+    """
+    shared = [*placed.parameters(), *placed.buffers()]
+    return freeze_(copy.deepcopy(placed, {id(tensor): tensor for tensor in shared}))
 
 
 def freeze_(placed: Network) -> Network:

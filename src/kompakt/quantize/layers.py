@@ -22,6 +22,8 @@ from kompakt.numerics.ops import PER_TENSOR
 from kompakt.quantize.quantizer import Stage
 from kompakt.schemes import Treatment
 
+FROZEN = ("weight_codes", "weight_scale", "weight_zero_point", "bias_codes", "bias_scale")
+"""What freezing fixes."""
 BIAS_LIMIT = 2.0**28
 """Largest bias code allowed: a tiny weight scale would otherwise overflow the int32 accumulator."""
 
@@ -259,7 +261,7 @@ def treat_(layer: nn.Module, site: str, treatment: Treatment) -> None:
         )
     layer.__class__ = TREATED[base]
     layer.site, layer.treatment, layer.stage = site, treatment, "simulate"  # type: ignore[assignment]
-    for name in ("weight_codes", "weight_scale", "weight_zero_point", "bias_codes", "bias_scale"):
+    for name in FROZEN:
         layer.register_buffer(name, None)
 
 
@@ -313,6 +315,12 @@ def freeze_layer_(layer: Treated, input_scale: Tensor | None, *, integer_bias: b
         layer.weight_zero_point = layer.weight_zero_point.t().contiguous()
     elif treatment.mode == "dynamic":
         layer.weight_codes = codes.t().contiguous()
+
+
+def thaw_layer_(layer: Treated) -> None:
+    """Forget the codes and scales of a frozen layer: from here on it rounds its weights at every call again."""
+    for name in FROZEN:
+        setattr(layer, name, None)
 
 
 def _stored(weight: Tensor, fmt: Format, site: str) -> Tensor:

@@ -9,6 +9,7 @@ import torch
 from kompakt.errors import SchemeError
 from kompakt.network.network import Network
 from kompakt.observe import OBSERVERS, Calibration
+from kompakt.quantize.layers import Treated, thaw_layer_
 from kompakt.quantize.place import plan_of, quantizer_calls, quantizer_of
 
 
@@ -17,7 +18,8 @@ def set_ranges_(
 ) -> Network:
     """Give every quantizer the range an observer finds in its site's statistics, in place.
 
-    Sites that share a quantizer get the union of their ranges.
+    Sites that share a quantizer get the union of their ranges. A frozen network is no longer frozen afterwards: its
+    integer biases belong to the ranges it had.
 
     Args:
         placed: A placed network.
@@ -53,6 +55,9 @@ def set_ranges_(
             lows.append(low)
             highs.append(high)
         quantizer.set_range(torch.tensor(min(lows)), torch.tensor(max(highs)))
+    for layer in placed.modules():
+        if isinstance(layer, Treated):
+            thaw_layer_(layer)
     return placed
 
 

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from kompakt.errors import UsageError
+from kompakt.measuring.latency import LatencyComparison
 from kompakt.measuring.margin import read_drop
 
 EXAMPLES = {
@@ -77,6 +78,31 @@ class Budget:
             *_over("latency in ms", latency_ms, self.max_latency_ms, "{:.3g}"),
             *_under("speed-up", speedup, self.min_speedup, "{:.2f}"),
         ]
+
+    @property
+    def limits_anything(self) -> bool:
+        """Whether any limit is set."""
+        return self.max_drop is not None or self.demands_speed_or_size
+
+    def undecided(self, latency: LatencyComparison | None) -> list[str]:
+        """Limits on speed that the figure holds, but not its whole interval (nor what noise adds)."""
+        if latency is None:
+            return []
+        open_limits = []
+        if self.min_speedup is not None and latency.verdict(self.min_speedup) == "undecided":
+            low, high = latency.interval
+            open_limits.append(
+                f"a speed-up of at least {self.min_speedup:g} is observed, not proven: "
+                f"{latency.ratio:.3g}, interval {low:.3g} to {high:.3g}"
+            )
+        if self.max_latency_ms is not None and latency.within(self.max_latency_ms) == "undecided":
+            low, high = latency.candidate.interval_ms
+            open_limits.append(
+                f"a latency of at most {self.max_latency_ms:g} ms is observed, not proven: "
+                f"{latency.candidate_ms:.3g} ms, interval {low:.3g} to {high:.3g}"
+            )
+        noisy = ", on a noisy machine" if latency.noisy else ""
+        return [f"{text}{noisy}" for text in open_limits]
 
     def to_json(self) -> Mapping[str, Any]:
         """The ``budget`` object of a record."""

@@ -1,4 +1,4 @@
-"""Why plain static INT8 costs what it costs, for a network whose budget held before it was tried."""
+"""Why plain static INT8 costs what it costs, for a network that something else was chosen for."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class StaticDiagnosis:
     Attributes:
         candidate: What was simulated.
         error: Simulated relative error of the outputs.
-        summary: That it was not tried, and the error.
+        summary: The error in words.
         sentences: The same, and where the error arises, worst first.
     """
 
@@ -57,11 +57,8 @@ def diagnose_static(bench: Workbench, keep_float: tuple[str, ...]) -> StaticDiag
         facts = {row.name: row for row in layers(bench.prepared)}
         causes = diagnose(site_rows(placed, facts, seen))[:SENTENCES]
     count = sum(batch.size for batch in samples)
-    summary = (
-        "the budget held before; simulated on "
-        f"{count} calibration samples, its outputs are off by {error:.1%} (relative error)"
-    )
-    whole = f"plain static INT8 was not tried: {summary}"
+    summary = f"simulated on {count} calibration samples, its outputs are off by {error:.1%}"
+    whole = f"plain static INT8 was not chosen; {summary}"
     return StaticDiagnosis(
         candidate=candidate,
         error=error,

@@ -141,8 +141,10 @@ class Ladder:
                 )
             if self._settles(trial) and self._sound(trial):
                 break
-        self._explain_static()
-        return self._chosen()
+        best = self._chosen()
+        if best is not None and best.candidate.level == 1 and not self.fixed:
+            self._explain_static()
+        return best
 
     @property
     def _in_points(self) -> bool:
@@ -174,16 +176,16 @@ class Ladder:
         return best
 
     def _explain_static(self) -> None:
-        """Say what static INT8 would have cost, where it was possible and the budget held before it was tried."""
-        tried = any(trial.candidate.level == 2 for trial in self.trials)
-        if tried or self.fixed or self.level < 2 or not self.bench.has_data:
+        """Say what plain static INT8 costs and why, where it was possible and something else was chosen."""
+        if self.level < 2 or not self.bench.has_data:
             return
         found = diagnose_static(self.bench, self.keep_float)
-        if found is not None:
-            self.trials.append(
-                Trial(candidate=found.candidate, outcome="not tried", why=found.summary)
-            )
-            self.findings.extend(found.sentences)
+        if found is None:
+            return
+        if not any(trial.candidate.level == 2 for trial in self.trials):
+            why = f"the budget held before; {found.summary}"
+            self.trials.append(Trial(candidate=found.candidate, outcome="not tried", why=why))
+        self.findings.extend(found.sentences)
 
     def best(self) -> Trial | None:
         """The best trial so far: within the budget the fastest, else the one that comes closest."""
@@ -333,6 +335,7 @@ class Ladder:
             and trial.build is not None
             and trial.outcome == "kept"
             and not trial.over
+            and not self.budget.undecided(trial.latency)
         )
 
 
