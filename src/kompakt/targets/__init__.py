@@ -5,10 +5,16 @@ from __future__ import annotations
 from difflib import get_close_matches
 
 from kompakt.errors import UsageError
+from kompakt.targets.executorch import EXECUTORCH
 from kompakt.targets.onnxruntime import ONNXRUNTIME
+from kompakt.targets.openvino import OPENVINO
 from kompakt.targets.target import Runnable, Target, Written
 
-TARGETS: dict[str, Target] = {"onnxruntime": ONNXRUNTIME}
+TARGETS: dict[str, Target] = {
+    "onnxruntime": ONNXRUNTIME,
+    "openvino": OPENVINO,
+    "executorch": EXECUTORCH,
+}
 
 
 def get_target(name: str) -> Target:

@@ -1,0 +1,272 @@
+"""The ExecuTorch target: ``.pte`` files whose layers run in XNNPACK's int8 kernels, on phones and in this process.
+
+Rules and their sources: the XNNPACK backend's page on quantization in ExecuTorch's documentation, and the constraints
+of its partitioner. Activations are int8 with a zero point, weights symmetric int8. The lowering is ExecuTorch's own,
+the quantizer is not: scales and codes are the network's.
+
+The file holds one sample. Loaded here, a batch runs sample by sample.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, fx
+
+from kompakt.errors import TargetError
+from kompakt.network.network import Network
+from kompakt.quantize.kinds import PAD_WITH_VALUE, SCALED_ADD
+from kompakt.quantize.rules import Rules
+from kompakt.targets.decomposed import decomposed
+from kompakt.targets.executorch_delegate import executed
+from kompakt.targets.executorch_program import (
+    INTERFACE,
+    Program,
+    dtype_name,
+    first_line,
+    load,
+    quietly,
+)
+from kompakt.targets.target import Parity, Target, Written
+
+MODEL_FILE = "model.pte"
+_FUSED = frozenset({"relu", "relu6"})
+_MOVERS = frozenset({"reshape", "transpose", "slice", "split", "getitem", "pad", "max_pool"})
+
+
+def rules(isa: str) -> Rules:
+    """XNNPACK's rules; they are the same on every instruction set.
+
+    Args:
+        isa: Not looked at.
+    """
+    return Rules(
+        runtime="ExecuTorch (XNNPACK)",
+        static_layers=frozenset({"conv", "linear"}),
+        dynamic_layers=frozenset(),
+        weight_only_layers=frozenset(),
+        grouped_layers=frozenset(),
+        group_sizes=frozenset(),
+        integer_operators=frozenset({"add", "mul", "cat", "relu", "relu6", "global_average_pool"}),
+        float_output_layers=frozenset(),
+        pass_through=_MOVERS,
+        shared_inputs=frozenset({"cat"}),
+        fused_activations={"conv": _FUSED, "linear": _FUSED, "add": frozenset({"relu"})},
+        activation8="int8",
+        activation16="int16",
+        dynamic_activation="int8",
+        activation_formats=frozenset({"int8"}),
+        weight_formats={
+            "static": frozenset({"int8", "int8_narrow", "int7", "int7_narrow"}),
+            "dynamic": frozenset({"int8", "int8_narrow"}),
+            "weight_only": frozenset({"int8", "int8_narrow"}),
+        },
+        rounding="reciprocal_even",
+        reasons={
+            "linear:dynamic": "XNNPACK finds a range for each row, which kompakt does not simulate",
+            "linear:weight_only": "XNNPACK has no kernel for 8-bit weights and float activations",
+            "conv:dynamic": "XNNPACK finds a range for each image, which kompakt does not simulate",
+            "conv:weight_only": "XNNPACK has no kernel for 8-bit weights and float activations",
+            "conv_transpose": "kompakt writes transposed convolutions for XNNPACK in float",
+            "softmax": "softmax runs in float: its exponentials span more than 8 bits",
+            "avg_pool": "XNNPACK averages windows in float",
+            "leaky_relu": "XNNPACK computes leaky ReLU in float here",
+            "sigmoid": "XNNPACK computes sigmoid in float here",
+            "embedding": "an embedding is looked up, not multiplied",
+            "rnn": "ExecuTorch runs recurrent layers in float, step by step",
+            "batch_norm": "this batch norm follows no layer it could be folded into",
+            PAD_WITH_VALUE: "padding with another number than 0 runs in float",
+            SCALED_ADD: "an addition that scales one side runs in float",
+        },
+    )
+
+
+def write(network: Network) -> Written:
+    """Write a frozen (or untouched float) network as a ``.pte`` file, and run it once.
+
+    Raises:
+        TargetError: K401 when ExecuTorch cannot lower an operator, K402 when the file computes something else.
+    """
+    module = decomposed(network, pairs_behind_padding=False, one_grid_for_cat=True)
+    examples, batch = _examples(network)
+    interface = json.dumps(_interface(network, examples, batch), sort_keys=True)
+    content = _lowered(module, examples, interface)
+    refuse_garbage(load(content), module, examples)
+    return Written(files={MODEL_FILE: content}, notes=_notes(network, batch))
+
+
+def _lowered(module: fx.GraphModule, examples: tuple[Tensor, ...], interface: str) -> bytes:
+    with quietly():
+        from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+        from executorch.exir import to_edge_transform_and_lower
+
+        try:
+            with torch.no_grad():
+                program = torch.export.export(module, examples)
+            edge = to_edge_transform_and_lower(
+                program,
+                partitioner=[XnnpackPartitioner()],
+                constant_methods={INTERFACE: interface},
+            )
+            content: bytes = edge.to_executorch().buffer
+        except Exception as error:
+            raise TargetError(
+                "K401",
+                "lowering the network with ExecuTorch",
+                why=first_line(error),
+                help="`kompakt inspect` lists its operators; choose another target for this network",
+            ) from error
+    return content
+
+
+def refuse_garbage(
+    runnable: Program, module: fx.GraphModule, examples: Sequence[Tensor], limit: float = 0.5
+) -> None:
+    """Run a written file on the example inputs: a lowering can go wrong without a warning.
+
+    Args:
+        runnable: The file, loaded.
+        module: What was lowered.
+        examples: Inputs of one sample.
+        limit: Relative error of an output that is no rounding any more.
+
+    Raises:
+        TargetError: K402 when an output is further off than that.
+    """
+    fed = dict(zip(runnable.input_names, (e.numpy() for e in examples), strict=True))
+    found = runnable(fed)
+    with torch.no_grad():
+        wanted = module(*examples)
+    for (name, got), exact in zip(found.items(), wanted, strict=True):
+        ours = torch.as_tensor(got).double()
+        gap = float((ours - exact.double()).norm()) / max(float(exact.double().norm()), 1e-6)
+        if ours.shape != exact.shape or not gap <= limit:
+            raise TargetError(
+                "K402",
+                "the lowered model",
+                where=name,
+                why=f"on the example inputs it is off by {gap:.2g} of its norm: it was lowered to something else",
+            )
+
+
+def _examples(network: Network) -> tuple[tuple[Tensor, ...], str | None]:
+    """Inputs of one sample, and the name of the batch dimension when all inputs and outputs have it first."""
+    specs = (*network.input_specs, *network.output_specs)
+    first = {spec.shape[0] if spec.shape else None for spec in specs}
+    batch = first.pop() if len(first) == 1 else None
+    tensors = [example.detach().contiguous() for example in network.example_inputs()]
+    if not isinstance(batch, str):
+        return tuple(tensors), None
+    return tuple(example[:1].contiguous() for example in tensors), batch
+
+
+def _interface(
+    network: Network, examples: Sequence[Tensor], batch: str | None
+) -> dict[str, list[dict[str, Any]]]:
+    inputs = [
+        {"name": spec.name, "shape": list(example.shape), "dtype": dtype_name(spec.dtype)}
+        for spec, example in zip(network.input_specs, examples, strict=True)
+    ]
+    if batch is not None:
+        for one in inputs:
+            one["shape"] = [batch, *list(one["shape"])[1:]]
+    return {"inputs": inputs, "outputs": [{"name": spec.name} for spec in network.output_specs]}
+
+
+def _notes(network: Network, batch: str | None) -> tuple[str, ...]:
+    fixed = sorted(
+        {
+            size
+            for spec in network.input_specs
+            for size in spec.shape
+            if isinstance(size, str) and size != batch
+        }
+    )
+    notes = []
+    if batch is not None:
+        notes.append(
+            "the file computes one sample a call; loaded by kompakt, batches run one by one"
+        )
+    if fixed:
+        notes.append(f"{', '.join(fixed)}: fixed to the size of the example inputs")
+    return tuple(notes)
+
+
+def operators(
+    path: Path, options: Mapping[str, str], visible: Sequence[str] = ()
+) -> dict[str, int]:
+    """Count the operators the file executes.
+
+    XNNPACK's are named with their precision (``XNNConv2d:int8``), ExecuTorch's own with their overload.
+
+    Args:
+        path: The model file.
+        options: Not used.
+        visible: Not used: values inside a delegate cannot be seen.
+    """
+    from executorch.exir._serialize._program import deserialize_pte_binary
+
+    program = deserialize_pte_binary(path.read_bytes()).program
+    counts: Counter[str] = Counter()
+    for plan in program.execution_plan:
+        if plan.name == "forward":
+            for delegate in plan.delegates:
+                stored = program.backend_delegate_data[delegate.processed.index]
+                counts.update(executed(bytes(stored.data)))
+            called = [
+                call.instr_args
+                for chain in plan.chains
+                for call in chain.instructions
+                if hasattr(call.instr_args, "op_index")
+            ]
+            names = (plan.operators[call.op_index] for call in called)
+            counts.update(".".join(filter(None, (op.name, op.overload))) for op in names)
+    return dict(sorted(counts.items()))
+
+
+def memory_job(
+    path: str, options: Mapping[str, str], inputs: str, threads: int = 1
+) -> Callable[[], object]:
+    """A job for ``kompakt.measuring.memory``: load a model file and run it once.
+
+    Args:
+        path: The model file.
+        options: Not used.
+        inputs: An ``.npz`` file with its inputs by name.
+        threads: Threads the runtime may use.
+    """
+    with quietly(native=True):
+        import executorch.runtime  # noqa: F401  (it belongs to the baseline, not to the model)
+
+    with np.load(inputs) as arrays:
+        fed = dict(arrays)
+    return lambda: load(Path(path), options, threads)(fed)
+
+
+def version() -> str | None:
+    """The installed version of ExecuTorch, or None."""
+    try:
+        return importlib.metadata.version("executorch")
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+EXECUTORCH = Target(
+    name="executorch",
+    rules=rules,
+    write=write,
+    load=load,
+    probe=None,
+    kernels=None,
+    operators=operators,
+    memory_job="kompakt.targets.executorch:memory_job",
+    version=version,
+    parity=Parity(against="outputs", output_error=0.02),
+)
