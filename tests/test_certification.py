@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from kompakt.artifact import compare_golden
 from kompakt.artifact.golden import GOLDEN_SAMPLES
-from kompakt.certification import Certified, certify_trial, evaluating, run_network
+from kompakt.certification import Certified, certify_trial, evaluating, run_network, using_threads
 from kompakt.measuring.data import Batch, prepare
 from kompakt.network.capture import capture
 from kompakt.observe import from_arrays
@@ -215,6 +215,27 @@ def test_speed_is_that_of_the_size_asked_for(
     assert [row["batch"] for row in again.latency["table"]] == [8], "each size once"
 
 
+def test_pytorch_is_timed_with_the_threads_on_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kompakt.certification.LATENCY_SECONDS", 0.1)
+    seen: set[int] = set()
+    ladder, trial = climbed(tmp_path)
+
+    class Watched(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            seen.add(torch.get_num_threads())
+            return x
+
+    with using_threads(2):
+        certify_trial(
+            trial, ladder=ladder, data=None, source=Watched(),
+            options=options(measure_latency=True, threads=1), rng=np.random.default_rng(0),
+        )  # fmt: skip
+        assert torch.get_num_threads() == 2
+    assert seen == {1}
+
+
 def test_memory_is_that_of_both_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[dict[str, Any]] = []
 
@@ -226,8 +247,10 @@ def test_memory_is_that_of_both_files(tmp_path: Path, monkeypatch: pytest.Monkey
         return type("Peak", (), {"above_bytes": Path(arguments["path"]).stat().st_size})
 
     monkeypatch.setattr("kompakt.certification.peak_memory", peak)
-    record = certified(*climbed(tmp_path), measure_memory=True).record
-    assert len(asked) == 2
+    ladder, trial = climbed(tmp_path)
+    ladder.bench.threads = 3
+    record = certified(ladder, trial, measure_memory=True).record
+    assert [arguments["threads"] for arguments in asked] == [3, 3]
     assert record.baseline.peak_memory_bytes == record.baseline.size_bytes
     assert record.candidate.peak_memory_bytes == record.candidate.size_bytes
     assert record.memory_ratio == pytest.approx(record.size_ratio)

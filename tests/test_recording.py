@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from kompakt.measuring.latency import LatencyComparison, LatencySummary
-from kompakt.recording import all_slower
+from kompakt.recording import all_slower, unfused_sites
 from kompakt.search.budget import Budget
 from kompakt.search.candidates import without_data
 from kompakt.search.ladder import Trial
@@ -109,3 +110,19 @@ def test_someone_in_python_can_watch_the_trials(
     squeeze(tmp_path / "out")
     assert any("replaced the artifact of 2" in record.getMessage() for record in caplog.records)
     assert capfd.readouterr() == ("", ""), "nothing is printed unless somebody listens"
+
+
+def test_sites_in_float_between_integer_layers_are_named_in_a_warning() -> None:
+    assert unfused_sites(SimpleNamespace(unfused=())) == ""
+    one = unfused_sites(SimpleNamespace(unfused=("conv",)))
+    assert "run in float on this machine" in one
+    assert one.endswith("(1): conv")
+    many = unfused_sites(SimpleNamespace(unfused=tuple(f"layer.{i}" for i in range(12))))
+    assert "layer.0, layer.1" in many
+    assert many.endswith("layer.9 and 2 more")
+
+
+def test_without_limits_there_is_no_budget_to_meet(tmp_path: Path) -> None:
+    assert squeeze(tmp_path / "a", scheme="w8").record.budget_met is None
+    small = squeeze(tmp_path / "b", scheme="w8", budget=Budget(max_size=10**9)).record
+    assert small.budget_met is True

@@ -18,7 +18,7 @@ from kompakt.measuring.accuracy import evaluate_together
 from kompakt.measuring.changes import Noted, changes
 from kompakt.measuring.comparison import compare
 from kompakt.measuring.data import Batch, Prepared
-from kompakt.measuring.latency import LatencyComparison, compare_latency, measure_latency
+from kompakt.measuring.latency import LatencyComparison, compare_latency
 from kompakt.measuring.memory import peak_memory
 from kompakt.measuring.metrics import METRICS, get_metric
 from kompakt.measuring.record import Record
@@ -76,7 +76,7 @@ def certify_trial(
     if options.measure_latency:
         with bench.clock.stage("latency"):
             speed = _speed(ladder, build, options, rng)
-            speed.source_ms = _source_latency(source, bench.network, ladder.example)
+            speed.source_ms = _source_latency(source, ladder, options.threads, rng)
     memory: tuple[int | None, int | None] = (None, None)
     if options.measure_memory:
         with bench.clock.stage("memory"):
@@ -168,12 +168,36 @@ def _has_dynamic_batch(network: Network) -> bool:
     return bool(shape) and isinstance(shape[0], str)
 
 
-def _source_latency(source: nn.Module, network: Network, example: Batch) -> float:
-    """Median milliseconds of the user's own model in PyTorch."""
+def _source_latency(
+    source: nn.Module, ladder: Ladder, threads: int, rng: np.random.Generator
+) -> float:
+    """Median milliseconds of the user's own model in PyTorch, in turn with the float file."""
+    network, example = ladder.bench.network, ladder.example
     bound = network.interface.bound(list(example.inputs.values()))
     arguments, keywords = call_arguments(network.interface.signature, bound)
-    with evaluating(source), torch.no_grad():
-        return measure_latency(lambda: source(*arguments, **keywords)).median_ms
+    baseline, inputs = ladder.bench.float_build().runnable, example.arrays()
+    with evaluating(source), using_threads(threads), torch.no_grad():
+        found = compare_latency(
+            lambda: baseline(inputs),
+            lambda: source(*arguments, **keywords),
+            rng=rng,
+            guard=False,
+            threads=threads,
+            max_seconds=LATENCY_SECONDS,
+            task="measuring latency, PyTorch",
+        )
+    return found.candidate_ms
+
+
+@contextmanager
+def using_threads(threads: int) -> Iterator[None]:
+    """PyTorch with so many threads for a while."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @contextmanager
@@ -194,7 +218,12 @@ def _memory(ladder: Ladder, build: Build) -> tuple[int, int]:
     np.savez(inputs, **ladder.example.arrays())  # type: ignore[arg-type]
 
     def peak(path: Path, options: Mapping[str, str]) -> int:
-        arguments = {"path": str(path), "options": dict(options), "inputs": str(inputs)}
+        arguments = {
+            "path": str(path),
+            "options": dict(options),
+            "inputs": str(inputs),
+            "threads": bench.threads,
+        }
         return peak_memory(bench.target.memory_job, arguments).above_bytes
 
     baseline = bench.float_build()

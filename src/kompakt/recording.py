@@ -27,6 +27,9 @@ from kompakt.report.recipe import chosen
 from kompakt.search.budget import Budget
 from kompakt.search.ladder import Ladder, Trial, unsound
 
+NAMED = 10
+"""So many sites are named in a warning; the parity section of the record has all."""
+
 
 @dataclass(kw_only=True)
 class Accuracy:
@@ -110,7 +113,7 @@ class Facts:
             metric=self._metric(options, comparison),
             drop=comparison.drop if comparison else None,
             drop_interval=comparison.interval if comparison else None,
-            drop_upper=comparison.upper if comparison else None,
+            drop_upper=comparison.upper if comparison and not comparison.unproven else None,
             agreement=accuracy.agreement,
             changes=accuracy.changes,
             speedup=latency.ratio if latency else None,
@@ -119,9 +122,9 @@ class Facts:
             memory_ratio=_ratio(*self.memory),
             latency=self._latency(options),
             parity=parity,
-            warnings=self._warnings(),
+            warnings=self._warnings(options.budget),
             budget=options.budget.to_json(),
-            budget_met=not unmet and self.certificate.verdict != "failed",
+            budget_met=self._met(unmet, options),
             budget_reasons=[*unmet, *self._unsound()],
             trials=[t.to_json() for t in self.ladder.trials],
             sites=rows,
@@ -141,6 +144,12 @@ class Facts:
         """The scheme by name and in plain words."""
         scheme = self.trial.candidate.scheme
         return chosen(Draft.of({"scheme_name": scheme.name, "scheme": scheme.to_json()}, "en"))
+
+    def _met(self, unmet: list[str], options: Options) -> bool | None:
+        """Whether the budget holds; None where nothing was limited, whatever parity says."""
+        if not options.budget.limits_anything:
+            return None
+        return not unmet and self.certificate.verdict != "failed"
 
     def _unmet(self, options: Options) -> list[str]:
         latency, comparison = self.latency, self.accuracy.comparison
@@ -204,6 +213,7 @@ class Facts:
             "method": comparison.method,
             "margin": comparison.margin,
             "samples_needed": comparison.samples_needed,
+            "unproven": comparison.unproven or None,
         }
 
     def _latency(self, options: Options) -> dict[str, Any] | None:
@@ -219,10 +229,13 @@ class Facts:
             "table": self.table,
         }
 
-    def _warnings(self) -> list[str]:
+    def _warnings(self, budget: Budget) -> list[str]:
         warnings = [*self.network.notes, *self.build.written.notes]
         if self.latency is not None and self.latency.noisy:
             warnings.append("the machine was too noisy to measure speed within 5 %")
+        warnings.extend(budget.undecided(self.latency))
+        if unfused := unfused_sites(self.certificate):
+            warnings.append(unfused)
         calibration = self.bench.calibration
         if calibration is not None and calibration.samples == 1 and self.trial.candidate.level == 2:
             warnings.append("calibrated with one sample: ranges from one sample are unreliable")
@@ -235,6 +248,18 @@ class Facts:
                 "16-bit sums: accuracy there can be lower; run `kompakt verify --here` on such a machine"
             )
         return warnings
+
+
+def unfused_sites(certificate: Certificate) -> str:
+    """Names what runs in float although integers were planned; empty where nothing does."""
+    sites = certificate.unfused
+    if not sites:
+        return ""
+    more = f" and {len(sites) - NAMED} more" if len(sites) > NAMED else ""
+    return (
+        f"planned for integer kernels, but run in float on this machine, between integer layers "
+        f"({len(sites)}): {', '.join(sites[:NAMED])}{more}"
+    )
 
 
 def all_slower(trials: Sequence[Trial]) -> str:

@@ -160,6 +160,46 @@ def test_verdicts_on_a_speedup() -> None:
     assert found.verdict(1.8) == "violated"
 
 
+def test_an_interrupted_probe_does_not_leave_timings_too_short() -> None:
+    machine, runs = Machine(), 0
+
+    def interrupted() -> None:
+        nonlocal runs
+        runs += 1
+        machine.now += (5.0 if runs == 4 else 0.01) / 1000  # the first probe after warming up
+
+    found = measure_latency(interrupted, clock=machine.clock)
+    assert found.repeats * 0.01 >= 1.0
+
+
+def test_a_model_that_becomes_quicker_is_timed_for_longer() -> None:
+    machine, runs = Machine(), 0
+
+    def warming() -> None:
+        nonlocal runs
+        runs += 1
+        machine.now += (2.0 if runs < 20 else 0.02) / 1000
+
+    found = measure_latency(warming, clock=machine.clock)
+    assert found.repeats * 0.02 >= 1.0
+    assert found.median_ms == pytest.approx(0.02, rel=0.01)
+
+
+def test_on_a_noisy_machine_a_speedup_is_proven_by_more_than_the_noise() -> None:
+    machine = Machine(noise=0.2)
+    found = compare_latency(
+        machine.call(3.0), machine.call(2.0), rng=np.random.default_rng(0), clock=machine.clock
+    )
+    assert found.noisy
+    low, high = found.interval
+    assert found.verdict(low) == "undecided"
+    assert found.verdict(low / 2) == "proven"
+    assert found.verdict(high * 2) == "violated"
+    fastest, slowest = found.candidate.interval_ms
+    assert found.within(slowest) == "undecided"
+    assert (found.within(slowest * 2), found.within(fastest / 2)) == ("proven", "violated")
+
+
 def test_one_model_alone() -> None:
     machine = Machine(noise=0.1)
     found = measure_latency(machine.call(2.0), clock=machine.clock)

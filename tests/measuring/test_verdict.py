@@ -97,9 +97,24 @@ def test_accuracy(found: Comparison | None, words: str) -> None:
     ],
 )
 def test_points_are_for_shares_only_and_worse_has_a_direction(metric: str, words: str) -> None:
-    sentence = accuracy_sentence(metric, comparison("proven"))
+    found = comparison("proven", higher_is_better=metric != "perplexity")
+    sentence = accuracy_sentence(metric, found)
     assert words in sentence
     assert "point" not in sentence
+
+
+def test_a_metric_of_which_less_is_better_is_told_in_its_own_direction() -> None:
+    better = comparison("observed", -0.02, higher_is_better=False)
+    worse = comparison("proven", 0.02, higher_is_better=False)
+    for name in ("perplexity", "own:error"):
+        assert f"{name} falls by 0.02 (interval of the rise" in accuracy_sentence(name, better)
+        assert f"{name} rises by 0.02 " in accuracy_sentence(name, worse)
+        assert "a rise of at most 0.01 is proven" in accuracy_sentence(name, worse)
+
+
+def test_it_is_said_why_nothing_can_be_proven() -> None:
+    found = comparison("observed", samples_needed=None, unproven="too few samples")
+    assert "observed, not proven (too few samples)." in accuracy_sentence("own:score", found)
 
 
 def test_size() -> None:

@@ -8,6 +8,7 @@ import torch
 
 from kompakt.errors import UsageError
 from kompakt.measuring.data import Batch, prepare
+from kompakt.measuring.latency import LatencyComparison, LatencySummary
 from kompakt.network.interface import TensorSpec
 from kompakt.search.budget import Budget
 from kompakt.search.split import Half, example_batch, half_sizes, some_samples, spread_rows
@@ -175,3 +176,27 @@ def test_a_budget_in_a_record() -> None:
     }  # fmt: skip
     assert not Budget(max_drop=0.01).demands_speed_or_size
     assert Budget(max_latency_ms=1.0).demands_speed_or_size
+
+
+def timed(ratio: float, spread: float, ms: float, noise: float = 1.0) -> LatencyComparison:
+    times = LatencySummary(
+        median_ms=ms, p90_ms=ms, interval_ms=(ms / spread, ms * spread), timings=60, repeats=1
+    )
+    return LatencyComparison(
+        ratio=ratio, interval=(ratio / spread, ratio * spread), baseline=times, candidate=times,
+        noise_interval=(1 / noise, noise), noisy=noise > 1.05, margin=0.05, pairs=60,
+        confidence=0.95, seconds=1.0,
+    )  # fmt: skip
+
+
+def test_a_limit_on_speed_is_held_by_the_whole_interval_or_said_to_be_open() -> None:
+    budget = Budget(min_speedup=2.0, max_latency_ms=10.0)
+    assert budget.undecided(None) == []
+    assert budget.undecided(timed(2.5, 1.05, 9.0)) == []
+    speed, latency = budget.undecided(timed(2.05, 1.05, 9.8))
+    assert "a speed-up of at least 2 is observed, not proven: 2.05, interval 1.95 to 2.15" in speed
+    assert "a latency of at most 10 ms is observed, not proven" in latency
+    noisy = budget.undecided(timed(2.5, 1.05, 9.0, noise=1.3))
+    assert len(noisy) == 2
+    assert all(text.endswith("on a noisy machine") for text in noisy)
+    assert Budget().undecided(timed(2.05, 1.05, 9.8, noise=1.3)) == []

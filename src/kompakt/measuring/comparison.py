@@ -42,6 +42,7 @@ class Comparison:
         lower: One-sided lower bound.
         upper: One-sided upper bound.
         unproven: Why no drop is called proven whatever the bound; empty where it may be.
+        higher_is_better: Direction of the metric: whether a drop is a fall or a rise of it.
         margin: The largest drop accepted, or ``None``.
         confidence: Of the interval and of each bound.
         verdict: ``proven`` (the upper bound is below the margin, and can be relied on),
@@ -66,6 +67,7 @@ class Comparison:
     n: int
     discordant: int
     unproven: str = ""
+    higher_is_better: bool = True
 
 
 def compare(
@@ -125,6 +127,7 @@ def compare(
         n=mine.n,
         discordant=int(different.sum()),
         unproven=bounds.unproven,
+        higher_is_better=metric.higher_is_better,
     )
 
 

@@ -68,10 +68,12 @@ def accuracy_sentence(metric: str | None, comparison: Comparison | None) -> str:
     if comparison.margin is None:
         return f"{what}."
     margin = amount(comparison.margin, in_points)
-    limit = f"a drop of at most {margin}"
+    limit = f"a {'drop' if comparison.higher_is_better else 'rise'} of at most {margin}"
     needs = (
         f"; proving it takes about {comparison.samples_needed:,} samples"
         if comparison.samples_needed
+        else f" ({comparison.unproven})"
+        if comparison.unproven
         else ""
     )
     return {
@@ -89,9 +91,9 @@ def _change(metric: str, comparison: Comparison, in_points: bool) -> str:
     n = f"n = {comparison.n}"
     if comparison.drop == 0:
         return f"{metric} does not change (interval {low} to {high}, {n})"
-    known = METRICS.get(metric)
-    up = (comparison.drop < 0) == (known is None or known.higher_is_better)
-    verb, whose = "rises" if up else "falls", " of the drop" if comparison.drop < 0 else ""
+    up = (comparison.drop < 0) == comparison.higher_is_better
+    loss = "drop" if comparison.higher_is_better else "rise"
+    verb, whose = "rises" if up else "falls", f" of the {loss}" if comparison.drop < 0 else ""
     by = amount(abs(comparison.drop), in_points)
     return f"{metric} {verb} by {by} (interval{whose} {low} to {high}, {n})"
 

@@ -369,11 +369,7 @@ def memory_job(
 ) -> Callable[[], object]:
     """A job for ``kompakt.measuring.memory``: load a model file and run it once.
 
-    Args:
-        path: The model file.
-        options: Session settings.
-        inputs: An ``.npz`` file with its inputs by name.
-        threads: Threads the runtime may use.
+    ``inputs`` is the path of an ``.npz`` file with its inputs by name.
     """
     import onnxruntime  # noqa: F401  (the runtime belongs to the baseline, not to the model)
 
