@@ -235,6 +235,9 @@ CHINESE: dict[str, str] = {
         "有 {differing} 个（{share}）不同，最多相差 {largest}。"
     ),
     "parity.first": "第一个不同的位点是 {site}。",
+    "parity.unfused": (
+        "计划用整数算子、但在这台机器上夹在整数层之间以浮点运行的位点（{number} 个）：{sites}。"
+    ),
     "parity.no_codes.exact": "是，在 {samples} 个样本上逐位一致。",
     "parity.no_codes.within tolerance": "在 {samples} 个样本上，在规定的容差之内。",
     "parity.no_codes.failed": "否；比较了 {samples} 个样本。",

@@ -254,6 +254,10 @@ ENGLISH: dict[str, str] = {
         "({share}) differ, by up to {largest}."
     ),
     "parity.first": "The first site that differs is {site}.",
+    "parity.unfused": (
+        "Planned for integer kernels, but run in float on this machine, between integer layers "
+        "({number}): {sites}."
+    ),
     "parity.no_codes.exact": "Yes, to the bit, on {samples} samples.",
     "parity.no_codes.within tolerance": "Within the stated tolerances, on {samples} samples.",
     "parity.no_codes.failed": "No; {samples} samples were compared.",

@@ -70,6 +70,10 @@ def _sentences(draft: Draft, found: Mapping[str, Any]) -> Iterator[str]:
     )
     if found.get("first_difference"):
         yield draft.say("parity.first", site=found["first_difference"])
+    unfused = found.get("unfused")
+    if isinstance(unfused, list | tuple) and unfused:
+        names = draft.say("list").join(str(site) for site in unfused)
+        yield draft.say("parity.unfused", number=whole(len(unfused)), sites=names)
     if layers:
         yield draft.say(
             "parity.layers",
