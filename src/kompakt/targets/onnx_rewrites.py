@@ -19,12 +19,17 @@ from onnx_ir.passes.common import (
 
 def tidy(model: ir.Model) -> None:
     """Remove what the exporter leaves behind: identities, unused nodes, repeated subexpressions."""
-    for clean in (
-        IdentityEliminationPass(),
-        CommonSubexpressionEliminationPass(),
-        RemoveUnusedNodesPass(),
-    ):
-        clean(model)
+    if not any(_hands_out_twice(node) for node in model.graph):
+        IdentityEliminationPass()(model)  # it would give both outputs one name
+    CommonSubexpressionEliminationPass()(model)
+    RemoveUnusedNodesPass()(model)
+
+
+def _hands_out_twice(node: ir.Node) -> bool:
+    """Whether this is an identity between two outputs of the graph."""
+    if node.op_type != "Identity" or node.inputs[0] is None:
+        return False
+    return node.outputs[0].is_graph_output() and node.inputs[0].is_graph_output()
 
 
 def absorb_padding(model: ir.Model) -> None:

@@ -48,7 +48,7 @@ def _squeeze(e: Emitter, node: fx.Node, a: dict[str, Any]) -> Any:
     return e.op("Squeeze", e.get(a["self"]), e.constant(axes)) if axes else e.get(a["self"])
 
 
-@form("aten.transpose", "aten.permute", "aten.t", "aten.numpy_T", "aten.swapaxes")
+@form("aten.transpose", "aten.permute", "aten.t", "aten.numpy_T", "aten.swapaxes", "aten.mT")
 def _transpose(e: Emitter, node: fx.Node, a: dict[str, Any]) -> Any:
     rank = rank_of(node)
     order = list(range(rank))
@@ -57,6 +57,8 @@ def _transpose(e: Emitter, node: fx.Node, a: dict[str, Any]) -> Any:
     elif "dim0" in a:
         one, other = int(a["dim0"]) % rank, int(a["dim1"]) % rank
         order[one], order[other] = order[other], order[one]
+    elif "mT" in str(node.target):
+        order[-2:] = [rank - 1, rank - 2]
     else:
         order.reverse()
     if order == list(range(rank)):
