@@ -18,7 +18,7 @@ from torch.fx import Node
 
 from kompakt.network.kinds import kind_of
 from kompakt.network.network import Network
-from kompakt.numerics.fused import fused_multiply_add
+from kompakt.quantize.arithmetic import ARITHMETICS, Factors, Operand
 from kompakt.quantize.kinds import placing_kind
 from kompakt.quantize.layers import Treated
 from kompakt.quantize.place import is_quantizer_call, quantizer_of
@@ -45,6 +45,10 @@ class Codes:
         _, zero_point = self.quantizer.parameters_()
         return (self.values - zero_point.to(torch.int32)).to(torch.float32)
 
+    def operand(self) -> Operand:
+        """The same as an operand of integer arithmetic."""
+        return Operand(self.values, *self.quantizer.parameters_())
+
 
 class Pending:
     """The exact result of an integer kernel before its output is rounded to codes."""
@@ -64,24 +68,25 @@ class Sums(Pending):
 
     Attributes:
         sums: Exact integers: int32, or int64 for codes of more than 8 bits.
-        scale: float32 scale of the sums (input scale · weight scale), broadcastable to them.
+        factors: What they are worth.
         bias: A float bias added after scaling, where the kernel does so.
     """
 
     sums: Tensor
-    scale: Tensor
+    factors: Factors
     bias: Tensor | None = None
 
     def requantize(self, quantizer: Quantizer) -> Codes:
         """Round to the codes of ``quantizer`` as the fused kernel does."""
         if self.bias is not None:
             return Codes(quantizer.codes(self.decode()).to(torch.int32), quantizer)
-        scale, _ = quantizer.parameters_()
-        return _round(self.sums.to(torch.float32) * (self.scale / scale), quantizer)
+        arithmetic = ARITHMETICS[quantizer.arithmetic]
+        codes = arithmetic.sums(self.sums, self.factors, *quantizer.parameters_())
+        return _clamped(codes, quantizer)
 
     def decode(self) -> Tensor:
         """The float32 values."""
-        result = self.sums.to(torch.float32) * self.scale
+        result = self.sums.to(torch.float32) * self.factors.scale
         return result if self.bias is None else result + self.bias
 
 
@@ -94,17 +99,9 @@ class Addition(Pending):
 
     def requantize(self, quantizer: Quantizer) -> Codes:
         """Round to the codes of ``quantizer`` as the fused kernel does."""
-        # ONNX Runtime's AVX2 kernel: two fused multiply-adds on a precomputed constant.
-        scale, zero_point = quantizer.parameters_()
-        (sa, za), (sb, zb) = self.a.quantizer.parameters_(), self.b.quantizer.parameters_()
-        ra, rb = sa / scale, sb / scale
-        za, zb = za.float(), zb.float()
-        fixed = zero_point.float() - fused_multiply_add(ra, za, rb * zb)
-        inner = fused_multiply_add(self.b.values.float(), rb, fixed)
-        total = fused_multiply_add(self.a.values.float(), ra, inner)
-        fmt = quantizer.format
-        values = torch.clamp(torch.round(total), fmt.qmin, fmt.qmax).to(torch.int32)
-        return Codes(values, quantizer)
+        arithmetic = ARITHMETICS[quantizer.arithmetic]
+        operands = self.a.operand(), self.b.operand()
+        return _clamped(arithmetic.addition(*operands, *quantizer.parameters_()), quantizer)
 
     def decode(self) -> Tensor:
         """The float32 values."""
@@ -120,11 +117,9 @@ class Product(Pending):
 
     def requantize(self, quantizer: Quantizer) -> Codes:
         """Round to the codes of ``quantizer`` as the fused kernel does."""
-        scale, zero_point = quantizer.parameters_()
-        (sa, _za), (sb, _zb) = self.a.quantizer.parameters_(), self.b.quantizer.parameters_()
-        total = self.a.centred() * self.b.centred() * (sa * sb / scale) + zero_point.float()
-        fmt = quantizer.format
-        return Codes(torch.round(total).clamp(fmt.qmin, fmt.qmax).to(torch.int32), quantizer)
+        arithmetic = ARITHMETICS[quantizer.arithmetic]
+        operands = self.a.operand(), self.b.operand()
+        return _clamped(arithmetic.product(*operands, *quantizer.parameters_()), quantizer)
 
     def decode(self) -> Tensor:
         """The float32 values."""
@@ -153,12 +148,10 @@ class Rectified(Pending):
         return self.inner.decode().clamp(min=0.0, max=self.ceiling)
 
 
-def _round(codes: Tensor, quantizer: Quantizer) -> Codes:
-    """Half-even codes of a float32 tensor that is no longer needed."""
-    _, zero_point = quantizer.parameters_()
+def _clamped(codes: Tensor, quantizer: Quantizer) -> Codes:
+    """Codes from whole numbers that are no longer needed."""
     fmt = quantizer.format
-    values = codes.round_().add_(int(zero_point)).clamp_(int(fmt.qmin), int(fmt.qmax))
-    return Codes(values.to(torch.int32), quantizer)
+    return Codes(codes.clamp_(int(fmt.qmin), int(fmt.qmax)).to(torch.int32), quantizer)
 
 
 class IntegerInterpreter(fx.Interpreter):
@@ -234,16 +227,16 @@ def _layer(self: IntegerInterpreter, n: Node) -> Pending | None:
     sums = _exact_linear(x, weight) if is_linear else _exact_conv(layer, x, weight)
     shape = [1] * sums.dim()
     shape[-1 if is_linear else 1] = -1
-    factor = (scale * layer.weight_scale).expand(weight.shape[0]).reshape(shape)
+    factors = Factors(scale, layer.weight_scale.expand(weight.shape[0]).reshape(shape))
     if layer.bias_codes is not None:
-        return Sums(sums + layer.bias_codes.reshape(shape), factor)
+        return Sums(sums + layer.bias_codes.reshape(shape), factors)
     if layer.bias is None:
-        return Sums(sums, factor)
+        return Sums(sums, factors)
     bias = layer.bias.detach().reshape(shape)
     if is_linear and x.values.dim() != 2:
-        return Sums(sums, factor, bias)
+        return Sums(sums, factors, bias)
     # A layer called with several input scales has one float bias, which is rounded for each call.
-    return Sums(sums + torch.round(bias / factor).to(torch.int32), factor)
+    return Sums(sums + torch.round(bias / factors.scale).to(torch.int32), factors)
 
 
 def centred_weight(layer: Treated) -> Tensor:
@@ -302,7 +295,7 @@ def _average(self: IntegerInterpreter, n: Node) -> Pending | None:
     count = x.values[0, 0].numel()
     scale, _ = x.quantizer.parameters_()
     sums = x.centred().double().sum(dims, keepdim=True).to(torch.int32)
-    return Sums(sums, scale / count)
+    return Sums(sums, Factors(scale, count=count))
 
 
 def _add(self: IntegerInterpreter, n: Node) -> Pending | None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import copy
 from dataclasses import replace
 
+import torch
 from torch import nn
 from torch.fx import Node
 
 from kompakt.network.network import Network
 from kompakt.quantize.decide import Decision, decide
+from kompakt.quantize.kinds import placing_kind
 from kompakt.quantize.layers import Treated, treat_
 from kompakt.quantize.plan import Plan
 from kompakt.quantize.quantizer import Quantizer
@@ -60,15 +62,7 @@ def _insert_quantizers(placed: Network, decision: Decision, rules: Rules) -> dic
         owner = decision.representative(node)
         if owner not in paths:
             name = _module_name(str(owner.meta.get("site", owner.name)), container)
-            container.add_module(
-                name,
-                Quantizer(
-                    str(owner.meta.get("site", owner.name)),
-                    decision.quantized[owner],
-                    symmetric=False,
-                    rounding=rules.rounding,
-                ),
-            )
+            container.add_module(name, _quantizer(owner, decision, rules))
             paths[owner] = f"{CONTAINER}.{name}"
         paths[node] = paths[owner]
     for node in sorted([*decision.quantized, *decision.repeated], key=order.__getitem__):
@@ -76,6 +70,23 @@ def _insert_quantizers(placed: Network, decision: Decision, rules: Rules) -> dic
         site = str(source.meta.get("site", source.name))
         _insert_call(placed, node, paths[source], site, decision.rewired[node])
     return {node: path for node, path in paths.items() if node in decision.quantized}
+
+
+def _quantizer(owner: Node, decision: Decision, rules: Rules) -> Quantizer:
+    """The quantizer behind a node, by a runtime's rules."""
+    fmt = decision.quantized[owner]
+    made = Quantizer(
+        str(owner.meta.get("site", owner.name)),
+        fmt,
+        symmetric=fmt in rules.symmetric_activations,
+        rounding=rules.rounding,
+    )
+    made.arithmetic = rules.arithmetic
+    given = rules.fixed_outputs.get(placing_kind(owner), {}).get(fmt)
+    if given is not None and owner not in decision.group.values():
+        made.set_parameters(torch.tensor(given[0]), torch.tensor(given[1]))
+        made.fixed = True
+    return made
 
 
 def _insert_call(placed: Network, node: Node, path: str, site: str, readers: set[Node]) -> None:

@@ -29,6 +29,8 @@ class Quantizer(nn.Module):
         granularity: How many scales it has.
         symmetric: Whether its zero point is fixed (0 for signed formats).
         rounding: Name of the target's rounding formula.
+        arithmetic: Name of the way the target's kernels scale their sums to these codes.
+        fixed: Whether the runtime fixes its scale, so that no range changes it.
         stage: ``simulate`` computes float to float with a straight-through gradient; ``write`` emits a
             quantize/dequantize pair for the exporter; ``off`` passes the tensor through.
         scale: float32, one value or one per channel; ``None`` while not calibrated.
@@ -51,6 +53,7 @@ class Quantizer(nn.Module):
         self.site, self.format, self.rounding = site, get_format(format_name), rounding
         self.granularity = granularity or PerTensor()
         self.symmetric = symmetric
+        self.arithmetic, self.fixed = "float32", False
         self.stage: Stage = "simulate"
         self.register_buffer("scale", None)
         self.register_buffer("zero_point", None)
@@ -75,6 +78,8 @@ class Quantizer(nn.Module):
             low: Smallest value(s), one or one per channel.
             high: Largest value(s), same shape.
         """
+        if self.fixed:
+            return
         scale, zero_point = choose_qparams(low, high, self.format, symmetric=self.symmetric)
         self.set_parameters(scale, zero_point)
 

@@ -36,6 +36,9 @@ class Rules:
         activation_formats: Every activation format it can execute.
         weight_formats: For each treatment mode, the weight formats it can execute.
         rounding: The name of its quantization formula in ``kompakt.numerics.rounding``.
+        arithmetic: How its kernels scale sums to codes, by its name in ``kompakt.quantize.arithmetic``.
+        symmetric_activations: Activation formats whose zero point has to be 0.
+        fixed_outputs: For kinds whose output has a scale of its own, (scale, zero point) by activation format.
         reasons: For kinds that stay float, why.
     """
 
@@ -58,6 +61,9 @@ class Rules:
     rounding: str
     summing_layers: frozenset[str] = frozenset()
     whole_groups: bool = False
+    arithmetic: str = "float32"
+    symmetric_activations: frozenset[str] = frozenset()
+    fixed_outputs: Mapping[str, Mapping[str, tuple[float, int]]] = field(default_factory=dict)
     reasons: Mapping[str, str] = field(default_factory=dict)
 
     def activation_format(self, asked: str) -> str:

@@ -67,6 +67,12 @@ def rules(isa: str) -> Rules:
             "weight_only": _WEIGHTS8 | {"fp16"},
         },
         rounding="reciprocal_even",
+        symmetric_activations=frozenset({"int16"}),
+        fixed_outputs={
+            "sigmoid": {"int8": (1 / 256, -128), "int16": (1 / 32768, 0)},
+            "softmax": {"int8": (1 / 256, -128), "int16": (1 / 32768, 0)},
+            "tanh": {"int8": (1 / 128, 0), "int16": (1 / 32768, 0)},
+        },
         reasons={
             "attention": "fused attention runs in float; its projections are integer layers",
             "layer_norm": "normalisation over features runs in float in LiteRT",
