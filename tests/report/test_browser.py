@@ -75,6 +75,19 @@ def test_it_loads_only_itself_and_never_scrolls_sideways(
     context.close()
 
 
+def test_on_a_phone_every_cell_of_the_first_table_is_seen(chromium: Any, report: Path) -> None:
+    page = chromium.new_page(viewport={"width": 390, "height": 800})
+    page.goto(report.as_uri())
+    cells = page.locator("#comparison-table td:not(.empty)")
+    assert cells.count() > 20
+    ends = cells.evaluate_all(
+        "all => all.map(e => e.getBoundingClientRect()).map(b => [b.left, b.right])"
+    )
+    assert all(0 <= left < right <= 390 for left, right in ends)
+    assert page.locator("#comparison-table thead").is_hidden()
+    page.close()
+
+
 def test_a_screen_reader_finds_the_parts(chromium: Any, report: Path) -> None:
     page = chromium.new_page()
     page.goto(report.as_uri())

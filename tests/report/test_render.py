@@ -247,3 +247,13 @@ def test_a_report_that_cannot_be_written_leaves_nothing(
         write_report(record, target)
     assert target.read_text() == "old"
     assert list(tmp_path.iterdir()) == [target]
+
+
+@pytest.mark.parametrize("lang", LANGUAGES)
+def test_sites_in_float_between_integer_layers_are_named(record: dict[str, Any], lang: str) -> None:
+    said = sentences(lang)("parity.unfused", number="2", sites="@").split("@")[0]
+    assert said not in render(record, lang=lang)
+    record["parity"]["unfused"] = ["features.3.dw", "classifier"]
+    page = render(record, lang=lang)
+    assert said in page
+    assert re.search("features.3.dw(, |、)classifier", page)

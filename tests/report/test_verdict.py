@@ -90,7 +90,7 @@ def test_a_gain_is_called_one(record: dict[str, Any]) -> None:
 def test_the_lede_has_the_figures_with_their_intervals(record: dict[str, Any]) -> None:
     text = lede(Draft.of(record, "en")).replace("\N{NO-BREAK SPACE}", " ")
     assert "On 10,000 samples the compressed file reaches 73.97% top‑1 accuracy" in text
-    assert "a drop of 0.15 points (95% interval −0.17 to 0.47)." in text
+    assert "a change of −0.15 points (95% interval −0.47 to +0.17)." in text
     assert "it takes 1.64 ms instead of 3.78 ms: 2.31× the speed (95% interval 2.29× to" in text
     record["metric"]["samples_needed"] = 24_700
     undecided = lede(Draft.of(record | {"verdict": "undecided"}, "en"))

@@ -168,4 +168,5 @@ def budget_table(draft: Draft) -> Table | None:
             Column(label=say("budget.got"), kind="long"),
         ),
         rows=rows,
+        stacked=True,
     )

@@ -22,6 +22,7 @@ CHINESE: dict[str, str] = {
     "times": "{number} 倍",
     "gain": "{drop}（即有所提高）",
     "list": "、",
+    "separator": "；",
     "notes": "请注意",
     "colophon": (
         "由 kompakt {version} 生成。本文件自成一体：不加载任何外部内容，不运行脚本；"
@@ -47,7 +48,7 @@ CHINESE: dict[str, str] = {
     "headline.end": "。",
     "lede.accuracy": (
         "在 {n} 个样本上，{metric}：压缩后的文件为 {candidate}，同一运行时中的浮点模型为 "
-        "{baseline}，下降 {drop}"
+        "{baseline}，变化 {change}"
     ),
     "lede.interval": "（{confidence} 置信区间 {low} 至 {high}）",
     "lede.needed": "要得出结论约需 {n} 个样本。",
@@ -68,6 +69,7 @@ CHINESE: dict[str, str] = {
     "budget.none": "未设定",
     # what was chosen
     "chosen": "选中：{chosen}。",
+    "batch.suffix": "，批大小 {batch}",
     # four figures
     "comparison.title": "浮点与压缩后的并列比较",
     "comparison.short": "并列比较",
@@ -84,7 +86,7 @@ CHINESE: dict[str, str] = {
     "panel.float": "浮点 {value}",
     "panel.no_float": "浮点未测量",
     "panel.interval": "{confidence} 置信区间 {interval}",
-    "panel.drop": "下降 {drop}",
+    "panel.change": "变化 {change}",
     "panel.speed": "速度为 {ratio}",
     "panel.share": "浮点文件的 {share}",
     "panel.memory_share": "浮点模型的 {share}",
@@ -103,8 +105,8 @@ CHINESE: dict[str, str] = {
     "column.change": "变化",
     "column.interval": "{confidence} 置信区间",
     "row.latency": "延迟，中位数",
-    "row.latency_p90": "延迟，90 百分位",
-    "row.throughput": "吞吐量",
+    "row.latency_p90": "延迟，90 百分位：十次调用中九次更快",
+    "row.throughput": "吞吐量{batch}",
     "row.share": "浮点的 {share}",
     "row.per_second": "{number} /秒",
     "row.size": "文件大小",
@@ -341,27 +343,4 @@ CHINESE: dict[str, str] = {
     "field.confidence": "置信度",
     "field.pairs": "计时对数",
     "field.seed": "随机种子",
-    # limits
-    "limits.title": "本报告不能说明什么",
-    "limits.short": "局限",
-    "limits.file": (
-        "所有数字只属于这个文件在 {isa} 上的 {runtime} 中的表现。换运行时、换版本或换指令集不同的"
-        "处理器，舍入和饱和都可能不同：请在那里重新测量。"
-    ),
-    "limits.this_cpu": "本处理器",
-    "limits.samples": ("精度区间只包含抽取 {n} 个相互独立样本时的偶然性，不涉及与此不同类的数据。"),
-    "limits.no_metric": "没有在带标签的数据上测量指标，本报告无法说明模型有多准确。",
-    "limits.latency": (
-        "延迟属于这台机器在上述状态下的表现：负载、频率或散热不同，数字也不同。"
-        "比值比毫秒数更能推广。"
-    ),
-    "limits.no_latency": "没有测量速度：文件变小不一定变快。",
-    "limits.sqnr": (
-        "SQNR 每次只看一个位点。比值低的位点不一定损失精度，许多小误差也会累积："
-        "它告诉您去哪里看，而不是该怪谁。"
-    ),
-    "limits.selection": (
-        "选中的配置是 {count} 次尝试中看起来最好的；它的最终数字来自另外的数据，其他尝试的则不是。"
-    ),
-    "limits.memory": "内存峰值取自只有一个会话的全新进程；有多个会话的服务器需要更多。",
 }

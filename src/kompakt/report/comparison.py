@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from kompakt.report.draft import Draft
+from kompakt.report.latency import throughput_batch
 from kompakt.report.plots import bars
 from kompakt.report.tables import Column, Table
 from kompakt.report.wording import milliseconds, number, pair, percent, real, size, two_decimals
@@ -39,8 +40,8 @@ def panels(draft: Draft) -> list[Panel]:
             "accuracy",
             ("metric", words.metric),
             note=_metric(draft),
-            change=_drop(draft),
-            interval=_interval(draft, "drop_interval", words.drop_number),
+            change=_change(draft),
+            interval=_change_interval(draft),
         ),
         _panel(
             draft,
@@ -105,9 +106,18 @@ def _metric(draft: Draft) -> str:
     return draft.metric_name() if draft.part("metric").get("name") else ""
 
 
-def _drop(draft: Draft) -> str:
+def _change(draft: Draft) -> str:
     drop = draft.record.get("drop")
-    return "" if real(drop) is None else draft.say("panel.drop", drop=draft.words.drop(drop))
+    change = draft.words.change(drop)
+    return "" if real(drop) is None else draft.say("panel.change", change=change)
+
+
+def _change_interval(draft: Draft) -> str:
+    words = draft.words
+    shown = words.change_interval(draft.record.get("drop_interval"), words.change_number)
+    if shown == "–":
+        return ""
+    return draft.say("panel.interval", interval=shown, confidence=words.level())
 
 
 def _speed(draft: Draft) -> str:
@@ -154,6 +164,7 @@ def table(draft: Draft) -> Table:
         caption=say("comparison.table"),
         columns=columns,
         rows=list(_rows(draft)),
+        stacked=True,
     )
 
 
@@ -165,24 +176,21 @@ def _rows(draft: Draft) -> Iterator[tuple[str, ...]]:
         return (label, *values, change or "–", ends or "–")
 
     name = _metric(draft) or say("panel.accuracy")
-    drop = real(record.get("drop"))
-    gain = words.drop(None if drop is None else -drop)
-    ends = words.interval(_negated(record.get("drop_interval")), words.drop_number)
-    yield row(name[:1].upper() + name[1:], "metric", words.metric, gain, ends)
+    change = words.change(record.get("drop"))
+    ends = words.change_interval(record.get("drop_interval"), words.change_number)
+    yield row(name[:1].upper() + name[1:], "metric", words.metric, change, ends)
     ends = words.interval(record.get("speedup_interval"), words.ratio)
     yield row(say("row.latency"), "latency_ms", milliseconds, _speed(draft), ends)
     yield row(say("row.latency_p90"), "latency_p90_ms", milliseconds)
-    yield row(say("row.throughput"), "throughput", lambda value: _per_second(draft, value))
+    batch = throughput_batch(draft.part("latency"))
+    suffix = "" if batch is None else say("batch.suffix", batch=batch)
+    throughput = say("row.throughput", batch=suffix)
+    yield row(throughput, "throughput", lambda value: _per_second(draft, value))
     yield row(say("row.size"), "size_bytes", size, _share(draft, "row.share", "size"))
     memory = _share(draft, "row.share", "memory")
     yield row(say("row.memory"), "peak_memory_bytes", size, memory)
     agreement = two_decimals(record.get("agreement"))
     yield (say("row.agreement"), "–", "–", agreement, "–", "–")
-
-
-def _negated(interval: object) -> tuple[float, float] | None:
-    ends = pair(interval)
-    return None if ends is None else (-ends[1], -ends[0])
 
 
 def _per_second(draft: Draft, value: object) -> str:

@@ -77,6 +77,10 @@ def _profile(
         pictures=[picture],
         table=None,
         layout="wide",
+        key=[
+            (str(rank), str(site.get("name")), _decibels(site))
+            for rank, site in enumerate(worst, 1)
+        ],
     )
 
 

@@ -22,6 +22,7 @@ ENGLISH: dict[str, str] = {
     "times": "{number}×",
     "gain": "{drop} (a gain)",
     "list": ", ",
+    "separator": "; ",
     "notes": "To keep in mind",
     "colophon": (
         "Written by kompakt {version}. This file is complete in itself: it loads nothing, runs no "
@@ -51,7 +52,7 @@ ENGLISH: dict[str, str] = {
     "headline.end": ".",
     "lede.accuracy": (
         "On {n} samples the compressed file reaches {candidate} {metric} against {baseline} for "
-        "the float model in the same runtime: a drop of {drop}"
+        "the float model in the same runtime: a change of {change}"
     ),
     "lede.interval": " ({confidence} interval {low} to {high})",
     "lede.needed": "Settling it would take about {n} samples.",
@@ -73,6 +74,7 @@ ENGLISH: dict[str, str] = {
     "budget.none": "none set",
     # what was chosen
     "chosen": "Chosen: {chosen}.",
+    "batch.suffix": ", batch {batch}",
     # four figures
     "comparison.title": "Float and compressed, side by side",
     "comparison.short": "Side by side",
@@ -89,7 +91,7 @@ ENGLISH: dict[str, str] = {
     "panel.float": "float {value}",
     "panel.no_float": "float not measured",
     "panel.interval": "{confidence} interval {interval}",
-    "panel.drop": "drop {drop}",
+    "panel.change": "change {change}",
     "panel.speed": "{ratio} the speed",
     "panel.share": "{share} of the float file",
     "panel.memory_share": "{share} of the float model’s",
@@ -110,8 +112,8 @@ ENGLISH: dict[str, str] = {
     "column.change": "Change",
     "column.interval": "{confidence} interval",
     "row.latency": "Latency, median",
-    "row.latency_p90": "Latency, 90th percentile",
-    "row.throughput": "Throughput",
+    "row.latency_p90": "Latency, 90th percentile: 9 of 10 calls are faster",
+    "row.throughput": "Throughput{batch}",
     "row.share": "{share} of float",
     "row.per_second": "{number} /s",
     "row.size": "Size on disk",
@@ -277,7 +279,7 @@ ENGLISH: dict[str, str] = {
     ),
     "parity.table": "Codes compared at each quantizer.",
     "parity.fused": "Operators in the graph that {runtime} really executes.",
-    "parity.tolerances": "Tolerances of the certificate: {list}.",
+    "parity.tolerances": "What the certificate accepts: {list}.",
     "column.codes": "Codes",
     "column.differing": "Differing",
     "column.largest": "Largest difference",
@@ -368,33 +370,4 @@ ENGLISH: dict[str, str] = {
     "field.confidence": "Confidence",
     "field.pairs": "Timed pairs",
     "field.seed": "Seed",
-    # limits
-    "limits.title": "What this report cannot tell",
-    "limits.short": "Limits",
-    "limits.file": (
-        "Every figure belongs to this file in {runtime} on {isa}. Another runtime, another version "
-        "or a processor with other instructions may round and saturate differently: measure there."
-    ),
-    "limits.this_cpu": "this processor",
-    "limits.samples": (
-        "The accuracy interval covers chance in drawing {n} samples, each independent of the "
-        "others. It says nothing about data of another kind than these."
-    ),
-    "limits.no_metric": "Without a metric on labelled data, nothing here says how accurate it is.",
-    "limits.latency": (
-        "Latency belongs to this machine in the state described above: other load, clock rates or "
-        "cooling give other figures. The ratio travels better than the milliseconds."
-    ),
-    "limits.no_latency": "Speed was not measured: a smaller file is not always a faster one.",
-    "limits.sqnr": (
-        "SQNR looks at one site at a time. A site with a low ratio need not cost accuracy, and "
-        "small errors can add up: it shows where to look, not what to blame."
-    ),
-    "limits.selection": (
-        "The chosen trial looked best among {count}; its final figures come from separate data, "
-        "those of the other trials do not."
-    ),
-    "limits.memory": (
-        "Peak memory is one fresh process with one session; a server with several needs more."
-    ),
 }

@@ -5,13 +5,16 @@ from __future__ import annotations
 from typing import Protocol
 
 from kompakt.errors import UsageError
+from kompakt.report.bilingual import BILINGUAL
 from kompakt.report.chinese import CHINESE
 from kompakt.report.english import ENGLISH
 from kompakt.report.vocabulary import WORDS
 
+BOTH = WORDS | BILINGUAL
+
 LANGUAGES: dict[str, dict[str, str]] = {
-    "en": ENGLISH | {key: english for key, (english, _) in WORDS.items()},
-    "zh-CN": CHINESE | {key: chinese for key, (_, chinese) in WORDS.items()},
+    "en": ENGLISH | {key: english for key, (english, _) in BOTH.items()},
+    "zh-CN": CHINESE | {key: chinese for key, (_, chinese) in BOTH.items()},
 }
 
 

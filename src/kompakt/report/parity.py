@@ -34,9 +34,7 @@ def section(draft: Draft) -> Parity:
         return Parity(text=none, failed=False, kernels=None, table=None, tolerances="")
     tolerances = found.get("tolerances")
     entries = tolerances.items() if isinstance(tolerances, Mapping) else ()
-    listed = draft.say("list").join(
-        f"{str(name).replace('_', ' ')} {_shown(value)}" for name, value in entries
-    )
+    listed = draft.say("separator").join(_tolerance(draft, *entry) for entry in entries)
     return Parity(
         text=draft.say("space").join(_sentences(draft, found)),
         failed=verdict == "failed",
@@ -46,12 +44,34 @@ def section(draft: Draft) -> Parity:
     )
 
 
+def _tolerance(draft: Draft, name: object, value: object) -> str:
+    """One tolerance in words."""
+    if str(name).endswith("_share"):
+        shown = draft.say("tolerance.none") if real(value) == 0 else percent(value)
+    else:
+        shown = _shown(value)
+    try:
+        return draft.say(f"tolerance.{name}", value=shown)
+    except KeyError:
+        return f"{str(name).replace('_', ' ')} {_shown(value)}"
+
+
 def _shown(value: object) -> str:
     x = real(value)
     return str(value) if x is None else number(x) if 0 < abs(x) < 1e-4 else f"{x:g}"
 
 
+def compares_outputs_only(found: Mapping[str, Any]) -> bool:
+    """Whether nothing but outputs was compared: no activation is quantized, before or while it runs."""
+    return found.get("quantizers") == 0 and not real(found.get("dynamic_layers"))
+
+
 def _sentences(draft: Draft, found: Mapping[str, Any]) -> Iterator[str]:
+    if compares_outputs_only(found) and found["verdict"] != "failed":
+        error = found.get("forced_output_error", found.get("output_relative_error"))
+        samples = whole(found.get("samples"))
+        yield draft.say("parity.outputs_only", samples=samples, error=number(error))
+        return
     codes, differing = real(found.get("codes")), real(found.get("differing_codes"))
     share = differing / codes if codes and differing is not None else None
     layers = real(found.get("dynamic_layers"))

@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from kompakt.errors import OutputError
 from kompakt.report import (
     certainty,
+    changes,
     comparison,
     costliest,
     diagnosis,
@@ -26,6 +27,7 @@ from kompakt.report import (
     limits,
     method,
     parity,
+    recipe,
     sites,
     trials,
     verdict,
@@ -111,6 +113,8 @@ def _sections(draft: Draft) -> dict[str, Any]:
         "headline": verdict.headline(draft),
         "lede": verdict.lede(draft),
         "marks": verdict.marks(draft),
+        "chosen": recipe.chosen(draft),
+        "split": changes.split(draft),
         "warnings": [str(text) for text in draft.items("warnings")],
         "budget_reasons": [str(text) for text in draft.items("budget_reasons")],
         "budget_met": record.get("budget_met"),
@@ -119,6 +123,7 @@ def _sections(draft: Draft) -> dict[str, Any]:
         "comparison": comparison.table(draft),
         "certainty": certainty.figure(draft),
         "budget": certainty.budget_table(draft),
+        "changes": changes.section(draft),
         "diagnosis": diagnosis.section(draft),
         "costliest": costliest.section(draft),
         "sites": sites.section(draft),
@@ -130,6 +135,17 @@ def _sections(draft: Draft) -> dict[str, Any]:
     }
 
 
+def prose(text: str) -> Markup:
+    """A sentence of the record, escaped; what stands between backticks is set as code."""
+    parts = str(text).split("`")
+    if len(parts) % 2 == 0:  # a backtick without a partner is just a backtick
+        return escape(text)
+    return Markup("").join(
+        Markup("<code>{}</code>").format(part) if index % 2 else escape(part)
+        for index, part in enumerate(parts)
+    )
+
+
 @cache
 def _template() -> Any:
     environment = Environment(
@@ -139,6 +155,7 @@ def _template() -> Any:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["prose"] = prose
     return environment.get_template("report.html.j2")
 
 

@@ -39,6 +39,7 @@ class Table:
         columns: Heads of the columns.
         rows: Cells, one per column unless one of them is :class:`Wide`.
         highlight: Index of a row to set off, for instance the trial that was chosen.
+        stacked: Whether narrow screens show each row as a block, each cell under its column's head.
     """
 
     ident: str
@@ -47,6 +48,7 @@ class Table:
     columns: Sequence[Column]
     rows: Sequence[Sequence[Cell]]
     highlight: int | None = None
+    stacked: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +62,7 @@ class Figure:
         pictures: Inline SVG.
         table: The same numbers; ``None`` where the caption points to another table with them.
         layout: How the pictures stand: side by side (``pair``), one (``single``), wide (``wide``).
+        key: What the marks in the picture stand for, as (mark, name, remark).
     """
 
     ident: str
@@ -68,6 +71,7 @@ class Figure:
     pictures: Sequence[Markup]
     table: Table | None
     layout: Literal["pair", "single", "wide"] = "single"
+    key: Sequence[tuple[str, str, str]] = ()
 
 
 @dataclass(kw_only=True)

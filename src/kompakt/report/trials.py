@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,10 +30,22 @@ def section(draft: Draft) -> Trials:
         return Trials(text=draft.say("trials.none"), figure=None, table=None)
     label = draft.say("table", number=draft.numbering.table())
     return Trials(
-        text=draft.say("trials.intro", count=tried(draft)),
+        text=draft.say("space").join(
+            [draft.say("trials.intro", count=tried(draft)), *_chosen(draft, trials)]
+        ),
         figure=_figure(draft, trials, label),
         table=_table(draft, trials, label),
     )
+
+
+def _chosen(draft: Draft, trials: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Which one was chosen, and why."""
+    for number, trial in enumerate(trials, 1):
+        if trial.get("outcome") == "chosen":
+            key = "trials.chosen.why" if trial.get("why") else "trials.chosen"
+            yield draft.say(
+                key, number=number, name=str(trial.get("name") or "–"), why=trial.get("why")
+            )
 
 
 def tried(draft: Draft) -> int:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from kompakt.report.draft import Draft
+from kompakt.report.parity import compares_outputs_only
 from kompakt.report.wording import milliseconds, pair, percent, real, size, two_decimals, whole
 
 CLEARLY_FASTER = 1.02
@@ -110,9 +111,9 @@ def _lede_sentences(draft: Draft) -> Iterator[str]:
             metric=draft.metric_name(),
             candidate=words.metric(candidate.get("metric")),
             baseline=words.metric(baseline.get("metric")),
-            drop=words.told_drop(record.get("drop")),
+            change=words.change(record.get("drop")),
         )
-        yield text + _interval(draft, record.get("drop_interval"), words.drop_number)
+        yield text + _change_interval(draft)
     needed = real(draft.part("metric").get("samples_needed"))
     if needed is not None and record.get("verdict") in ("observed", "undecided"):
         yield say("lede.needed", n=whole(needed))
@@ -134,6 +135,14 @@ def _lede_sentences(draft: Draft) -> Iterator[str]:
             candidate=size(candidate.get("size_bytes")),
             baseline=size(baseline.get("size_bytes")),
         )
+
+
+def _change_interval(draft: Draft) -> str:
+    words, ends = draft.words, pair(draft.record.get("drop_interval"))
+    if ends is None:
+        return draft.say("headline.end")
+    low, high = reversed(ends) if words.higher_is_better else ends
+    return _interval(draft, (low, high), words.change_number)
 
 
 def _interval(draft: Draft, value: object, show: object) -> str:
@@ -172,6 +181,9 @@ def speed_mark(draft: Draft) -> Mark:
 def _parity_mark(draft: Draft) -> Mark:
     verdict = draft.part("parity").get("verdict")
     text = draft.say("not_measured") if verdict is None else draft.term("parity", verdict)
+    if verdict not in (None, "failed") and compares_outputs_only(draft.part("parity")):
+        outputs_only = draft.say("parity.outputs_only.short")
+        return Mark(subject=draft.say("mark.parity"), standing="none", text=outputs_only)
     standing: dict[object, Standing] = {
         "exact": "good",
         "within tolerance": "good",

@@ -13,24 +13,6 @@ WORDS: dict[str, tuple[str, str]] = {
     "verdict.violated": ("violated", "超出允许值"),
     "verdict.undecided": ("undecided", "尚无定论"),
     "verdict.unmeasured": ("not measured", "未测量"),
-    "recipe.named": ("{name} ({recipe})", "{name}（{recipe}）"),
-    "recipe.static": (
-        "{weight}-bit weights and activations, integer arithmetic",
-        "{weight} 位权重和激活，整数运算",
-    ),
-    "recipe.static.two": (
-        "{weight}-bit weights and {activation}-bit activations, integer arithmetic",
-        "{weight} 位权重、{activation} 位激活，整数运算",
-    ),
-    "recipe.dynamic": (
-        "{weight}-bit weights, activation ranges found at run time",
-        "{weight} 位权重，激活范围在运行时求得",
-    ),
-    "recipe.weight_only": (
-        "{weight}-bit weights, float arithmetic",
-        "{weight} 位权重，浮点运算",
-    ),
-    "recipe.float": ("nothing is compressed", "未压缩"),
     "granularity.per_tensor": ("one", "一个"),
     "granularity.per_channel": ("per channel", "逐通道"),
     "granularity.per_group": ("per group", "逐组"),
@@ -45,6 +27,7 @@ WORDS: dict[str, tuple[str, str]] = {
     "outcome.dropped early": ("dropped early", "提前放弃"),
     "outcome.over budget": ("over budget", "超出预算"),
     "outcome.failed": ("failed", "失败"),
+    "outcome.parity failed": ("parity failed", "一致性不通过"),
     "metric.top1": ("top‑1 accuracy", "top‑1 准确率"),
     "metric.top5": ("top‑5 accuracy", "top‑5 准确率"),
     "metric.f1": ("F1", "F1"),

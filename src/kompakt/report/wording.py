@@ -128,12 +128,14 @@ class Wording:
         as_percent: Whether the metric is a share, shown in percent and its drop in points.
         decimals: Decimals of a metric that is not a share.
         confidence: Level of all intervals, in [0, 1].
+        higher_is_better: Direction of the metric: whether a drop is a fall or a rise.
     """
 
     say: Say
     as_percent: bool
     decimals: int
     confidence: float
+    higher_is_better: bool = True
 
     @classmethod
     def of(cls, record: Mapping[str, Any], say: Say) -> Wording:
@@ -145,6 +147,7 @@ class Wording:
             as_percent=metric.get("name") in _PERCENT_METRICS,
             decimals=4 if abs(value) < 10 else 3 if abs(value) < 100 else 2,
             confidence=real(record.get("confidence")) or 0.95,
+            higher_is_better=metric.get("higher_is_better") is not False,
         )
 
     def metric(self, value: object) -> str:
@@ -178,6 +181,30 @@ class Wording:
         """A drop with its unit: ``0.12 points``."""
         shown = self.drop_number(value)
         return self.say("points", number=shown) if self.as_percent and shown != "–" else shown
+
+    def change(self, drop: object) -> str:
+        """The change that a drop is, compressed minus float: ``+0.12 points``."""
+        return self._signed(drop, self.drop)
+
+    def change_number(self, drop: object) -> str:
+        """The same without its unit."""
+        return self._signed(drop, self.drop_number)
+
+    def change_interval(self, interval: object, show: Callable[[object], str]) -> str:
+        """The interval of the change, from that of the drop; ``show`` takes drops."""
+        ends = pair(interval)
+        if ends is None:
+            return "–"
+        low, high = reversed(ends) if self.higher_is_better else ends
+        return self.say("to", low=show(low), high=show(high))
+
+    def _signed(self, drop: object, show: Callable[[object], str]) -> str:
+        x = real(drop)
+        if x is None:
+            return "–"
+        change = -x if self.higher_is_better else x
+        shown = show(change)
+        return f"+{shown}" if change > 0 and shown != show(0.0) else shown
 
     def level(self) -> str:
         """The confidence level: ``95%``."""

@@ -10,6 +10,9 @@ from markupsafe import Markup
 
 from kompakt.report.plots.svg import line, text
 
+SMALLEST = 1e-300
+"""Steps below this are no numbers one can count with."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Scale:
@@ -41,6 +44,8 @@ def ticks(low: float, high: float, about: int = 4) -> list[float]:
     if not (math.isfinite(span) and span > 0):
         return [low] if math.isfinite(low) else []
     raw = span / max(about, 1)
+    if raw < SMALLEST:
+        return [low]
     power = 10.0 ** math.floor(math.log10(raw))
     step = next(power * nice for nice in (1, 2, 5, 10) if power * nice >= raw * 0.999)
     first = math.ceil(low / step - 1e-9)
