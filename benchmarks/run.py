@@ -35,6 +35,7 @@ BENCHMARKS: dict[str, tuple[str, dict[str, float]]] = {
     "calibration": ("calibration", {}),
     "parity": ("parity", {}),
     "capture": ("capturing", {}),
+    "onnx": ("onnx_files", {}),
 }
 """Name to the module in ``cases`` and, where it makes several benchmarks, what this one aims at."""
 
@@ -105,6 +106,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
     results = Path(__file__).parent / "results"
+    if options.quick and options.out and options.out.resolve() == results.resolve():
+        parser.error("quick results are not published: they do not go into benchmarks/results")
     options.out = options.out or (results / "quick" if options.quick else results)
     return options
 

@@ -54,9 +54,16 @@ def table(name: str, language: str) -> str:
 
 
 def results() -> Iterator[Result]:
-    """The results of this checkout, in the order of their names."""
+    """The results of this checkout, in the order of their names.
+
+    Raises:
+        ValueError: One of them is of a quick run, on too little data to be published.
+    """
     for path in sorted(RESULTS.glob("*.json")):
-        yield json.loads(path.read_text(encoding="utf-8"))
+        result = json.loads(path.read_text(encoding="utf-8"))
+        if "--quick" in str(result.get("command")).split():
+            raise ValueError(f"{path.name} is of a run with --quick: measure it in full")
+        yield result
 
 
 def _one_row_a_model(found: list[Result], language: str) -> Iterator[str]:

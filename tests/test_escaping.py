@@ -5,16 +5,14 @@ from __future__ import annotations
 import time
 import unicodedata
 from html.parser import HTMLParser
-from xml.etree import ElementTree
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from markdown_it import MarkdownIt
 from rich.console import Console
 from rich.text import Text
 
-from kompakt.escaping import html, markdown_cell, plain, rich_markup, shorten, xml_text
+from kompakt.escaping import html, plain, rich_markup, shorten
 
 HOSTILE = [
     "layer[/]",
@@ -100,13 +98,6 @@ def test_html_is_one_text_node(name: str) -> None:
     assert parser.text == plain(name)
 
 
-@given(names)
-def test_xml_round_trips(name: str) -> None:
-    element = ElementTree.fromstring(f'<a b="{xml_text(name)}">{xml_text(name)}</a>')
-    assert (element.text or "") == plain(name)
-    assert element.get("b") == plain(name)
-
-
 @given(
     names,
     st.sampled_from(["", "[bold]", "a[", "x:"]),
@@ -122,14 +113,3 @@ def test_rich_prints_hostile_names(name: str) -> None:
     console = Console(width=4000, record=True, file=open("/dev/null", "w"), color_system=None)  # noqa: SIM115
     console.print(f"[bold]{rich_markup(name)}[/bold]")
     assert console.export_text().rstrip("\n").rstrip() == plain(name).rstrip()
-
-
-@given(names)
-def test_markdown_cell_stays_one_cell(name: str) -> None:
-    table = f"| a | b |\n|---|---|\n| {markdown_cell(name)} | end |\n"
-    parser = Collector()
-    parser.feed(MarkdownIt("commonmark").enable(["table", "strikethrough"]).render(table))
-    parser.close()
-    assert parser.tags == ["table", "thead", "tr", "th", "th", "tbody", "tr", "td", "td"]
-    body = parser.text.split("b\n", 1)[1]
-    assert body.strip() == (plain(name).strip() + "\nend").strip()

@@ -29,10 +29,6 @@ _TERMINAL_SEQUENCE = re.compile(
     r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]|(?:\x1b\]|\x9d)[^\x07\x1b\x9c]*(?:\x07|\x1b\\|\x9c)"
 )
 _HTML = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "'": "&#x27;"})
-_MARKDOWN = str.maketrans(
-    {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
-    | {character: "\\" + character for character in "\\`*_[]~|"}
-)
 # An empty styled span: it ends whatever rich might read across it and prints nothing.
 _RICH_STOP = "[none][/none]"
 
@@ -68,16 +64,6 @@ def shorten(text: str, limit: int) -> str:
 def html(text: str, limit: int = NAME_LIMIT) -> str:
     """Text for HTML element content or a quoted attribute value."""
     return plain(text, limit).translate(_HTML)
-
-
-def xml_text(text: str, limit: int = NAME_LIMIT) -> str:
-    """Text for XML 1.0 content or a quoted attribute; never a character XML forbids."""
-    return html(text, limit)
-
-
-def markdown_cell(text: str, limit: int = NAME_LIMIT) -> str:
-    """Text for one cell of a Markdown table."""
-    return plain(text, limit).translate(_MARKDOWN)
 
 
 def rich_markup(text: str, limit: int = NAME_LIMIT) -> str:

@@ -132,3 +132,28 @@ def test_all_peers_have_an_adapter_and_requirements(module: Callable[[str], Modu
         folder = ROOT / "benchmarks" / "peers" / tool
         assert (folder / "adapter.py").is_file()
         assert (folder / "requirements.txt").read_text(encoding="utf-8").strip()
+
+
+def test_quick_results_are_not_published(
+    module: Callable[[str], ModuleType], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        module("run").main(["--quick", "--out", str(ROOT / "benchmarks" / "results")])
+    assert stopped.value.code == 2
+    assert "not published" in capsys.readouterr().err
+
+
+def test_a_page_with_a_quick_result_is_not_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(ROOT / "docs")
+    pages = importlib.import_module("results")
+    monkeypatch.setattr(pages, "RESULTS", tmp_path)
+    for options, published in (("--only parity", True), ("--only parity --quick", False)):
+        result = {"name": "parity", "command": f"python -m benchmarks.run {options}", "rows": []}
+        (tmp_path / "parity.json").write_text(json.dumps(result))
+        if published:
+            assert list(pages.results()) == [result]
+        else:
+            with pytest.raises(ValueError, match="--quick"):
+                list(pages.results())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 
 from kompakt.network.program import Traced
 
@@ -112,8 +112,3 @@ def _parent(root: nn.Module, path: str) -> nn.Module:
             module._modules[part] = nn.Module()
         module = module._modules[part]  # type: ignore[assignment]
     return module
-
-
-def nodes_reading(graph: fx.Graph, name: str) -> list[fx.Node]:
-    """The ``get_attr`` and ``call_module`` nodes with this target."""
-    return [n for n in graph.nodes if n.op in ("get_attr", "call_module") and n.target == name]

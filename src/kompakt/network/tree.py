@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -27,11 +26,6 @@ def flatten(tree: Any) -> tuple[list[Any], TreeSpec]:
 def unflatten(leaves: list[Any], structure: TreeSpec) -> Any:
     """The inverse of :func:`flatten`."""
     return pytree.tree_unflatten(leaves, structure)
-
-
-def transform(function: Callable[[Any], Any], tree: Any) -> Any:
-    """``tree`` with ``function`` applied to every leaf."""
-    return pytree.tree_map(function, tree)
 
 
 def leaf_names(tree: Any, alone: str) -> list[str]:

@@ -65,7 +65,3 @@ class Plan:
     def quantized(self, role: Role | None = None) -> Iterator[Site]:
         """The sites that are not float."""
         return (s for s in self.sites if s.format and (role is None or s.role == role))
-
-    def kept_float(self) -> Iterator[Site]:
-        """The sites that stay float; each says why."""
-        return (s for s in self.sites if s.format is None)
