@@ -30,6 +30,7 @@ _CONTENTS = {
     "inspect": "kompakt.steps",
     "load": "kompakt.steps",
     "measure": "kompakt.steps",
+    "open_data": "kompakt.measuring.data.source",
     "place": "kompakt.steps",
     "replay": "kompakt.steps",
     "verify": "kompakt.artifact.verify",
@@ -48,6 +49,7 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from kompakt.artifact.verify import verify
     from kompakt.compression import Result, compress
     from kompakt.errors import KompaktError
+    from kompakt.measuring.data.source import open_data
     from kompakt.measuring.record import Record
     from kompakt.network.capture import capture
     from kompakt.network.network import Network

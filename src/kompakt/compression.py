@@ -223,10 +223,10 @@ class _Job:
             model if isinstance(model, Network) else capture(model, example_inputs, dynamic=dynamic)
         )
         metric = get_metric(self.options.metric)
-        data = _prepared(calibration, network)
+        data = _prepared(calibration, network, role="calibration")
         selection, certification = self._divide(
-            _grouped(validation, network, needs_labels=metric.needs_labels),
-            _grouped(test, network, needs_labels=metric.needs_labels),
+            _grouped(validation, network, role="validation", needs_labels=metric.needs_labels),
+            _grouped(test, network, role="test", needs_labels=metric.needs_labels),
         )
         samples = data if data is not None else selection
         bench = Workbench(
@@ -350,17 +350,17 @@ def split_note(split: Mapping[str, int]) -> str:
     )
 
 
-def _grouped(given: Given, network: Network, *, needs_labels: bool) -> Prepared | None:
-    data = _prepared(given[0], network, needs_labels=needs_labels)
+def _grouped(given: Given, network: Network, *, role: str, needs_labels: bool) -> Prepared | None:
+    data = _prepared(given[0], network, role=role, needs_labels=needs_labels)
     return None if data is None else with_groups(data, given[1])
 
 
 def _prepared(
-    data: Iterable[Any] | None, network: Network, *, needs_labels: bool = False
+    data: Iterable[Any] | None, network: Network, *, role: str, needs_labels: bool = False
 ) -> Prepared | None:
     if data is None:
         return None
-    prepared = prepare(data, network.input_specs, needs_labels=needs_labels)
+    prepared = prepare(data, network.input_specs, needs_labels=needs_labels, role=role)
     once = iter(data) is data
     # Data is read several times: a generator is kept in memory.
     return (

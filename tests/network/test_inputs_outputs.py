@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import NamedTuple
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -248,3 +249,15 @@ def test_examples_must_hold_tensors(bad):
 def test_examples_must_fit_the_signature():
     with pytest.raises(CaptureError, match="missing a required argument: 'input'"):
         capture(nn.Linear(3, 2), {"z": torch.randn(2, 3)})
+
+
+def test_arrays_are_examples_as_tensors_are():
+    model = nn.Linear(4, 3)
+    for example in (np.zeros((2, 4)), (np.zeros((2, 4), np.float32),), {"input": np.zeros((2, 4))}):
+        network = capture(model, example)
+        assert [spec.dtype for spec in network.input_specs] == [torch.float32]
+        assert network.input_specs[0].shape == ("batch", 4)
+    double = capture(nn.Linear(4, 3).double(), np.zeros((2, 4)))
+    assert double.input_specs[0].dtype == torch.float64
+    tokens = capture(nn.Embedding(7, 3), np.zeros((2, 4), ">i8"))
+    assert tokens.input_specs[0].dtype == torch.int64

@@ -65,7 +65,10 @@ def capture(
             code.
         DataError: K104 when ``dynamic`` names an input or axis that does not exist.
     """
-    example = read_example(_signature(model), example_inputs, dynamic, batch_dim)
+    signature = _signature(model)
+    parameters = nn.Module.parameters(model)
+    floating = next((p.dtype for p in parameters if p.is_floating_point()), None)
+    example = read_example(signature, example_inputs, dynamic, batch_dim, floating)
     twin, settled = private_copy(model)
     exported = _export(twin, example, requested=dynamic or {})
     network = _rebuild(twin, exported)

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -74,15 +75,17 @@ def read_example(
     example_inputs: Any,
     dynamic: Mapping[str, Mapping[int, str]] | None,
     batch_dim: int | None,
+    floating: torch.dtype | None = None,
 ) -> Example:
     """Bind the user's example to the parameters of ``forward`` and decide which dimensions are
     dynamic.
 
     Args:
         signature: Parameters of ``forward``.
-        example_inputs: A tensor, a tuple of positional or a dict of keyword inputs.
+        example_inputs: A tensor, a tuple of positional or a dict of keyword inputs; numpy arrays count as tensors.
         dynamic: Input name → {axis: dimension name}.
         batch_dim: Axis of the batch in every input, or ``None`` when nothing is batched.
+        floating: What float64 arrays become: it is numpy's default and seldom the model's type.
 
     Raises:
         CaptureError: K103 when the example does not fit ``forward``.
@@ -97,7 +100,7 @@ def read_example(
         ) from None
     tree.register_dataclasses(bound)
     leaves, structure = tree.flatten(bound)
-    leaves = _distinct(leaves)
+    leaves = _distinct([_tensor(leaf, floating) for leaf in leaves])
     names = tuple(tree.leaf_names(bound, "input"))
     if not any(isinstance(leaf, Tensor) for leaf in leaves):
         raise CaptureError(
@@ -149,7 +152,7 @@ def _with(example: Example, **changes: Any) -> Example:
 
 
 def _split(example_inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    if isinstance(example_inputs, Tensor):
+    if isinstance(example_inputs, (Tensor, np.ndarray)):
         return (example_inputs,), {}
     if isinstance(example_inputs, Mapping):
         return (), dict(example_inputs)
@@ -160,6 +163,14 @@ def _split(example_inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
         f"example inputs of type {type(example_inputs).__name__}",
         why="they must be a tensor, a tuple of positional or a dict of keyword inputs",
     )
+
+
+def _tensor(leaf: Any, floating: torch.dtype | None) -> Any:
+    """A numeric array as a tensor with a copy of its values; anything else as it is."""
+    if not isinstance(leaf, np.ndarray) or leaf.dtype.kind not in "fiubc":
+        return leaf
+    tensor = torch.from_numpy(leaf.astype(leaf.dtype.newbyteorder("="), order="C"))
+    return tensor.to(floating) if floating and tensor.dtype == torch.float64 else tensor
 
 
 def _distinct(leaves: list[Any]) -> list[Any]:

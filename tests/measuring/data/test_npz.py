@@ -9,6 +9,7 @@ import struct
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,8 +18,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kompakt.errors import DataError
-from kompakt.measuring.data import open_data
+from kompakt.measuring.data import open_data, prepare
 from kompakt.measuring.data.npz import open_npz, read_npz
+from kompakt.network.interface import TensorSpec
 from kompakt.progress import listening
 
 X = np.arange(240, dtype=np.float32).reshape(20, 12)
@@ -257,3 +259,39 @@ def test_any_flipped_byte_gives_arrays_or_our_error(
     path.write_bytes(data)
     with contextlib.suppress(DataError):
         assert sum(batch.size for batch in open_npz(path, [])) > 0
+
+
+IMAGE = (TensorSpec("x", ("batch", *X.shape[1:]), torch.from_numpy(X).dtype),)
+
+
+def refused(path: Path, **settings: Any) -> DataError:
+    with pytest.raises(DataError) as caught:
+        list(prepare(open_npz(path, ["x"], batch=2), IMAGE, role="calibration", **settings))
+    return caught.value
+
+
+def test_nan_is_told_with_its_file_and_its_sample_whatever_the_order(tmp_path: Path) -> None:
+    bad = np.array(X)
+    bad[len(X) - 2] = np.nan
+    np.savez(tmp_path / "nan.npz", x=bad)
+    error = refused(tmp_path / "nan.npz")
+    assert error.code == "K207"
+    assert error.where == f"calibration (nan.npz), sample {len(X) - 2}, counted from 0, input 'x'"
+    assert "numpy.savez('nan.npz'" in error.help
+
+
+def test_types_shapes_and_missing_labels_are_told_with_the_file_and_a_way_out(
+    tmp_path: Path,
+) -> None:
+    np.savez(tmp_path / "f64.npz", x=X.astype(np.float64))
+    error = refused(tmp_path / "f64.npz")
+    assert (error.code, error.where) == ("K204", "calibration (f64.npz), batch 0, input 'x'")
+    assert "x=x.astype('float32')" in error.help
+    np.savez(tmp_path / "shape.npz", x=X[..., :1])
+    error = refused(tmp_path / "shape.npz")
+    assert (error.code, error.where) == ("K205", "calibration (shape.npz), batch 0, input 'x'")
+    assert "x (batch, " in error.help
+    np.savez(tmp_path / "alone.npz", x=X)
+    error = refused(tmp_path / "alone.npz", needs_labels=True)
+    assert (error.code, error.where) == ("K210", "calibration (alone.npz), batch 0")
+    assert "labels=labels" in error.help

@@ -106,6 +106,29 @@ def test_missing_labels_are_an_error_where_they_are_needed() -> None:
         list(prepare([X], IMAGE, needs_labels=True))
 
 
+PAIR = (X, Y)
+NO_BATCHES: list[tuple[Any, str]] = [
+    (X, "calibration=[x]"),
+    (X.numpy(), "calibration=[x]"),
+    (PAIR, "calibration=[(inputs, labels)]"),
+    ((X.numpy(), Y.numpy()), "calibration=[(inputs, labels)]"),
+    ({"image": X}, "calibration=[batch]"),
+    ("cal.npz", "kompakt.open_data('cal.npz')"),
+]
+
+
+@pytest.mark.parametrize(("data", "form"), NO_BATCHES)
+def test_what_is_no_list_of_batches_gets_the_right_form_as_help(data: Any, form: str) -> None:
+    with pytest.raises(DataError, match="K203") as caught:
+        prepare(data, IMAGE, role="calibration")
+    assert form in caught.value.help
+
+
+def test_a_tuple_of_batches_is_a_list_of_batches() -> None:
+    assert len(list(prepare((X, X[:5]), IMAGE))) == 2
+    assert len(list(prepare((PAIR, PAIR), IMAGE))) == 2
+
+
 def test_errors_of_a_batch_say_which() -> None:
     with pytest.raises(DataError) as caught:
         list(prepare([X, (X, X, X)], IMAGE))
@@ -154,3 +177,21 @@ def test_sentences_of_different_lengths_are_held_as_they_came() -> None:
 def test_too_much_to_hold_is_an_error() -> None:
     with pytest.raises(DataError, match="K214"):
         hold_in_memory(prepare([X, X, X], IMAGE), limit_bytes=2000)
+
+
+def test_errors_tell_what_the_data_is_for() -> None:
+    with pytest.raises(DataError, match="K204") as caught:
+        list(prepare([X, X.double()], IMAGE, role="validation"))
+    assert caught.value.where == "validation, batch 1, input 'image'"
+    with pytest.raises(DataError, match="K203") as empty:
+        list(prepare([], IMAGE, role="validation"))
+    assert empty.value.where == "validation"
+
+
+def test_the_sample_with_the_first_nan_is_told() -> None:
+    bad = X.clone()
+    bad[[7, 9], 1, 2] = torch.nan
+    with pytest.raises(DataError, match="K207") as caught:
+        list(prepare([X, bad], IMAGE, role="calibration"))
+    told = "calibration, batch 1, input 'image', sample 7 of the batch, counted from 0"
+    assert caught.value.where == told

@@ -41,12 +41,14 @@ class Batch:
         labels: One label for each sample, or ``None``.
         size: Rows of the inputs.
         groups: Which group (video, document …) each sample belongs to, or ``None``.
+        rows: Where each row of the inputs stands in the data it was taken from, or ``None``.
     """
 
     inputs: dict[str, Tensor]
     labels: Tensor | list[Any] | None
     size: int
     groups: NDArray[Any] | None = None
+    rows: NDArray[Any] | None = None
 
     @property
     def samples(self) -> int:

@@ -55,6 +55,7 @@ class ArrayDataset(Dataset):
         name: What to call it.
         batch: Samples in a batch.
         shuffle: Seed of the order, or ``None`` for the order of the arrays.
+        file: The file the arrays are from, for messages; empty when there is none.
 
     Raises:
         DataError: K203 for no samples, K211 when lengths differ.
@@ -69,6 +70,7 @@ class ArrayDataset(Dataset):
         name: str,
         batch: int = DEFAULT_BATCH,
         shuffle: int | None = SHUFFLE_SEED,
+        file: str = "",
     ) -> None:
         lengths = {key: len(values) for key, values in inputs.items()}
         if not lengths or min(lengths.values()) == 0:
@@ -82,6 +84,7 @@ class ArrayDataset(Dataset):
         if groups is not None and len(groups) != units:
             raise DataError("K211", f"{name}: {len(groups)} groups for {units} samples")
         self.inputs, self.labels, self.groups, self.name = dict(inputs), labels, groups, name
+        self.file = file
         self._each = self._rows // units
         self._batch = max(1, batch // self._each)
         self.shuffled = shuffle is not None
@@ -99,7 +102,7 @@ class ArrayDataset(Dataset):
             inputs = {name: _rows(values, rows) for name, values in self.inputs.items()}
             labels = None if self.labels is None else _rows(self.labels, units)
             groups = None if self.groups is None else np.asarray(self.groups)[units]
-            yield Batch(inputs, labels, len(rows), groups)
+            yield Batch(inputs, labels, len(rows), groups, rows)
 
     def describe(self) -> str:
         """The data in one line."""

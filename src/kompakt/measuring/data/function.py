@@ -28,7 +28,7 @@ class FunctionDataset(Dataset):
     """
 
     def __init__(self, spec: str, split: str) -> None:
-        self.spec, self.split = spec, split
+        self.spec, self.split, self.name = spec, split, spec
         self._function = import_function(spec, "K212", DataError, "data function")
         self._kept: Iterable[Any] | None = None
         self._made: Iterable[Any] | None = None  # an iterator nobody has read from yet

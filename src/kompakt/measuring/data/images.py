@@ -88,6 +88,7 @@ class ImageFolder(Dataset):
         shuffle: int | None = SHUFFLE_SEED,
     ) -> None:
         self.folder, self.input_name, self.options = folder, input_name, options
+        self.name = f"{folder.name}/"
         self._batch, self.shuffled = batch, shuffle is not None
         self.classes = sorted(
             entry.name for entry in folder.iterdir() if entry.is_dir() and not _hidden(entry)

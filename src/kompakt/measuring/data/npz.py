@@ -73,7 +73,9 @@ def open_npz(
     for name, values in {**inputs, _LABELS: labels, _GROUPS: groups}.items():
         if values is not None and values.ndim == 0:
             raise DataError("K205", f"array {name!r} is a single number", where=str(path))
-    return ArrayDataset(inputs, labels, groups, name=path.name, batch=batch, shuffle=shuffle)
+    return ArrayDataset(
+        inputs, labels, groups, name=path.name, batch=batch, shuffle=shuffle, file=path.name
+    )
 
 
 def read_npz(path: Path) -> dict[str, NDArray[Any]]:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from kompakt.errors import DataError
 from kompakt.measuring.data.batch import Batch, InputSpec, split_batch
+from kompakt.measuring.data.place import Place, title
 
 
 class Prepared:
@@ -23,6 +24,7 @@ class Prepared:
         labelled: Whether batches carry labels, where that is known.
         needs_labels: Whether a batch without labels is an error.
         shuffled: Whether the samples are known to come in random order.
+        role: What the data is for, for messages; may be empty.
     """
 
     def __init__(
@@ -32,7 +34,9 @@ class Prepared:
         *,
         labelled: bool | None = None,
         needs_labels: bool = False,
+        role: str = "",
     ) -> None:
+        self.role = role
         self.source, self.input_specs = source, tuple(input_specs)
         self.labelled, self.needs_labels = labelled, needs_labels
         self.shuffled = bool(getattr(source, "shuffled", False))
@@ -47,7 +51,8 @@ class Prepared:
         for number, batch in enumerate(batches):
             yield self._checked(batch, number)
         if number < 0:
-            raise DataError("K203", "no batch", why=f"{_kind(self.source)} yielded nothing")
+            why = f"{_kind(self.source)} yielded nothing"
+            raise DataError("K203", "no batch", where=self.title, why=why)
 
     @property
     def batches(self) -> int | None:
@@ -55,20 +60,30 @@ class Prepared:
         count = operator.length_hint(self.source, -1)
         return count if count >= 0 else None
 
+    @property
+    def title(self) -> str:
+        """What the data is for and what it is called; may be empty."""
+        return title(self.role, self.source)
+
     def _checked(self, batch: Any, number: int) -> Batch:
+        groups, rows = (batch.groups, batch.rows) if isinstance(batch, Batch) else (None, None)
+        file = str(getattr(self.source, "file", "") or "") if rows is not None else ""
+        place = Place(data=self.title, number=number, rows=rows, file=file)
         try:
             inputs, labels = split_batch(batch, self.input_specs, self.labelled)
+            tensors = {
+                spec.name: check_input(inputs[spec.name], spec, place) for spec in self.input_specs
+            }
+            size = _check_symbols(tensors, self.input_specs, place)
+            if labels is None and self.needs_labels:
+                why = "the metric needs them"
+                raise DataError("K210", f"batch {number} without labels", why=why)
+            labels = _checked_labels(labels, size)
         except DataError as error:
-            error.where = f"batch {number}"
+            error.where = error.where or place.batch()
+            error.help = place.advice(error.code, self.input_specs) or error.help
             raise
-        tensors = {
-            spec.name: check_input(inputs[spec.name], spec, number) for spec in self.input_specs
-        }
-        size = _check_symbols(tensors, self.input_specs, number)
-        if labels is None and self.needs_labels:
-            raise DataError("K210", f"batch {number} without labels", why="the metric needs them")
-        known = batch.groups if isinstance(batch, Batch) else None
-        return Batch(tensors, _checked_labels(labels, size, number), size, known)
+        return Batch(tensors, labels, size, groups, rows)
 
 
 def prepare(
@@ -77,6 +92,7 @@ def prepare(
     *,
     labelled: bool | None = None,
     needs_labels: bool = False,
+    role: str = "",
 ) -> Prepared:
     """Read data as batches that fit a model.
 
@@ -86,6 +102,7 @@ def prepare(
         input_specs: The model's inputs, in order.
         labelled: Whether batches carry labels; ``None`` decides by the number of parts.
         needs_labels: Whether a batch without labels is an error.
+        role: What the data is for, such as ``calibration``; errors tell it.
 
     Returns:
         An iterable of :class:`Batch`. Iterating raises DataError: K203 empty, K204 number type,
@@ -93,18 +110,44 @@ def prepare(
         K211 labels.
 
     Raises:
-        DataError: K203 when ``data`` is no iterable at all.
+        DataError: K203 when ``data`` is no iterable of batches at all.
     """
-    if isinstance(data, (str, bytes, Mapping, Tensor)) or not hasattr(data, "__iter__"):
-        raise DataError(
-            "K203",
-            f"data of type {_kind(data)}",
-            why="it is not an iterable of batches",
-            help="put the batch into a list: [batch]",
-        )
+    _refuse_no_batches(data, role)
     if isinstance(data, Prepared):
+        role = role or data.role
         data = data.source
-    return Prepared(data, input_specs, labelled=labelled, needs_labels=needs_labels)
+    return Prepared(data, input_specs, labelled=labelled, needs_labels=needs_labels, role=role)
+
+
+def _refuse_no_batches(data: object, role: str) -> None:
+    """Raise K203 for what is not an iterable of batches, with the form that would be one."""
+    name = role or "data"
+    if isinstance(data, (str, bytes)):
+        shown = data if isinstance(data, str) else "data.npz"
+        help = f"open it first: {name}=kompakt.open_data({shown[:200]!r})"
+    elif isinstance(data, Mapping):
+        help = f"put the batch into a list: {name}=[batch]"
+    elif isinstance(data, (Tensor, np.ndarray)):
+        help = (
+            f"put it into a list of batches: {name}=[x], or {name}=list(x.split(20)) for a tensor"
+        )
+    elif _is_pair(data):
+        help = f"put the pair into a list of batches: {name}=[(inputs, labels)]"
+    elif not hasattr(data, "__iter__"):
+        help = f"give a list of batches: {name}=[batch, …]"
+    else:
+        return
+    kind = "a pair of inputs and labels" if _is_pair(data) else f"data of type {_kind(data)}"
+    raise DataError("K203", kind, where=role, why="it is not an iterable of batches", help=help)
+
+
+def _is_pair(data: object) -> bool:
+    """Whether it is (inputs, labels) of one length: as batches these two would differ in form."""
+    if not isinstance(data, tuple) or len(data) != 2:
+        return False
+    return all(isinstance(part, (Tensor, np.ndarray)) and part.ndim for part in data) and (
+        len(data[0]) == len(data[1]) and data[0].shape[1:] != data[1].shape[1:]
+    )
 
 
 def require_reiterable(data: Iterable[Any]) -> None:
@@ -126,13 +169,13 @@ def one_shot(data: object) -> DataError:
     )
 
 
-def check_input(value: Any, spec: InputSpec, number: int) -> Tensor:
+def check_input(value: Any, spec: InputSpec, place: Place) -> Tensor:
     """One input of one batch as a tensor of the right type, rank and shape, without NaN.
 
     Raises:
-        DataError: K204, K205 or K207, naming batch and input.
+        DataError: K204, K205 or K207, naming the place and the input.
     """
-    where = f"batch {number}, input {spec.name!r}"
+    where = place.input(spec.name)
     tensor = _tensor(value, where)
     if tensor.dtype != spec.dtype:
         raise DataError(
@@ -162,7 +205,7 @@ def check_input(value: Any, spec: InputSpec, number: int) -> Tensor:
         raise DataError(
             "K207",
             f"{bad} of {tensor.numel()} values are NaN or infinite",
-            where=where,
+            where=place.sample(spec.name, tensor),
             why="every result computed from them would be wrong",
         )
     return tensor
@@ -178,7 +221,8 @@ def _tensor(value: Any, where: str) -> Tensor:
     if isinstance(value, Tensor):
         return value
     if isinstance(value, np.ndarray) and value.dtype.kind in "fiubc":
-        native = np.ascontiguousarray(value, dtype=value.dtype.newbyteorder("="))
+        # numpy makes 0-d arrays 1-d when asked for contiguous ones.
+        native = np.array(value, dtype=value.dtype.newbyteorder("="), order="C", copy=None)
         return torch.from_numpy(native if native.flags.writeable else native.copy())
     raise DataError(
         "K209",
@@ -188,7 +232,7 @@ def _tensor(value: Any, where: str) -> Tensor:
     )
 
 
-def _check_symbols(tensors: dict[str, Tensor], specs: Sequence[InputSpec], number: int) -> int:
+def _check_symbols(tensors: dict[str, Tensor], specs: Sequence[InputSpec], place: Place) -> int:
     """Equal sizes under equal names; returns the batch size."""
     sizes: dict[str, tuple[int, str]] = {}
     for spec in specs:
@@ -200,14 +244,14 @@ def _check_symbols(tensors: dict[str, Tensor], specs: Sequence[InputSpec], numbe
                 raise DataError(
                     "K205",
                     f"dimension {want!r} is {size}",
-                    where=f"batch {number}, input {spec.name!r}",
+                    where=place.input(spec.name),
                     why=f"it is {known} in input {owner!r}",
                 )
     first = tensors[specs[0].name]
     return int(first.shape[0]) if first.dim() else 1
 
 
-def _checked_labels(labels: Any, size: int, number: int) -> Tensor | list[Any] | None:
+def _checked_labels(labels: Any, size: int) -> Tensor | list[Any] | None:
     if labels is None:
         return None
     if isinstance(labels, np.ndarray) and labels.dtype.kind in "fiub":
@@ -216,14 +260,14 @@ def _checked_labels(labels: Any, size: int, number: int) -> Tensor | list[Any] |
         labels = _stacked(list(labels))
     elif not isinstance(labels, Tensor):
         raise DataError(
-            "K211", f"labels of type {_kind(labels)}", where=f"batch {number}",
+            "K211", f"labels of type {_kind(labels)}",
             why="labels are a tensor, an array or a list",
         )  # fmt: skip
     count = len(labels) if not isinstance(labels, Tensor) or labels.dim() else 0
     # Fewer labels are right where several rows make one sample, such as pairs of sentences.
     if count == 0 or size % count:
         raise DataError(
-            "K211", f"{count} labels for {size} samples", where=f"batch {number}",
+            "K211", f"{count} labels for {size} samples",
             why="each sample needs one",
         )  # fmt: skip
     return labels  # type: ignore[no-any-return]
