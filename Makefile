@@ -8,6 +8,7 @@ export OMP_WAIT_POLICY ?= passive
 .PHONY: demo test lint bench bench-peers docs clean
 
 $(VENV)/.core: constraints.txt pyproject.toml
+	@echo "setting up $(VENV): downloading and installing PyTorch and ONNX Runtime may take some minutes"
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) install -q -c constraints.txt torch==2.13.0
 	$(PIP) install -q -c constraints.txt -e ".[onnxruntime]"
@@ -19,6 +20,7 @@ $(VENV)/.test: $(VENV)/.core
 
 demo: $(VENV)/.core
 	$(BIN)/kompakt demo -o kompakt-demo
+	@echo "to type these commands, activate the environment first: . $(BIN)/activate"
 
 test: $(VENV)/.test
 	$(BIN)/ruff check .

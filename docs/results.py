@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,20 @@ Result = Mapping[str, Any]
 
 DASH = "–"
 
+PARITY = ("integer referee", "the choice: referee against")
+VERDICT = re.compile(r"verdict: (exact|within tolerance|failed)")
+BEST_KNOWN_FIRST = ("mobilenet", "resnet20", "resnet56", "minilm", "kws")
+"""The order of the README's rows; others stand between the last two."""
+TITLES = {"kws": "DS-CNN, keyword spotting", "minilm": "MiniLM sentence embeddings, STS-B"}
+"""Titles of results that hold none."""
+NOTED_DROP = re.compile(r"drop (-?[\d.]+) points")
+
 README_COLUMNS = (
     ("agreement with float", "与浮点模型一致", ("agreement",)),
     ("drop", "精度下降", ("drop",)),
     ("speed", "速度", ("speed",)),
     ("size", "体积", ("size of the model",)),
-    ("codes equal to the referee", "与整数参照相同的码", ("integer referee",)),
+    ("codes equal to the referee", "与整数参照相同的码", PARITY),
 )
 """Heading in English and Chinese, and how the row that goes there begins."""
 
@@ -70,15 +79,36 @@ def _one_row_a_model(found: list[Result], language: str) -> Iterator[str]:
     zh = language == "zh"
     ours = (r for r in found if r.get("rows") and not str(r.get("name")).startswith("peers"))
     shown = [r for r in ours if _starting(r["rows"], ("speed",)) is not None]
+    shown.sort(key=_place)
     headings = [WORDS["model"][language], *(column[zh] for column in README_COLUMNS)]
     yield _line(headings)
     yield "|---" * len(headings) + "|"
     for result in shown:
-        cells = (_starting(result["rows"], column[2]) for column in README_COLUMNS)
-        yield _line([_title(result), *(DASH if row is None else _measured(row) for row in cells)])
+        cells = (_cell(result["rows"], column[2]) for column in README_COLUMNS)
+        yield _line([_title(result), *cells])
     if shown:
         yield ""
         yield WORDS["measured"][language].format(**_when_and_where(shown[0]))
+
+
+def _place(result: Result) -> float:
+    """Best known models first, the smallest one last."""
+    name = str(result.get("name"))
+    return BEST_KNOWN_FIRST.index(name) if name in BEST_KNOWN_FIRST else len(BEST_KNOWN_FIRST) - 1.5
+
+
+def _cell(rows: list[Row], beginnings: tuple[str, ...]) -> str:
+    """One figure of a model, or a dash; for the referee its verdict where no share of codes was measured."""
+    row = _starting(rows, beginnings)
+    if row is None and beginnings == ("drop",):
+        noted = (NOTED_DROP.search(str(r.get("note", ""))) for r in rows)
+        return next((f"{float(found[1]):.4g} points" for found in noted if found), DASH)
+    if row is None:
+        return DASH
+    verdict = VERDICT.search(str(row.get("note", "")))
+    if beginnings == PARITY and verdict and row.get("unit") != "%":
+        return verdict[1]
+    return _measured(row)
 
 
 def _starting(rows: list[Row], beginnings: tuple[str, ...]) -> Row | None:
@@ -87,7 +117,8 @@ def _starting(rows: list[Row], beginnings: tuple[str, ...]) -> Row | None:
 
 
 def _title(result: Result) -> str:
-    named = (result.get("details") or {}).get("title") or result.get("name")
+    name = str(result.get("name"))
+    named = (result.get("details") or {}).get("title") or TITLES.get(name) or result.get("name")
     return str(named or result.get("benchmark"))
 
 
