@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
+from onnx import numpy_helper
 from torch import Tensor, nn
 
 from kompakt.artifact import compare_golden
@@ -18,7 +21,7 @@ from kompakt.network.capture import capture
 from kompakt.observe import from_arrays
 from kompakt.options import Options
 from kompakt.recording import weights_sha256
-from kompakt.schemes import Scheme, w4, w8a8
+from kompakt.schemes import Scheme, w4, w8a8, w8a8_dynamic
 from kompakt.search.budget import Budget
 from kompakt.search.candidates import Candidate
 from kompakt.search.ladder import Ladder, Trial
@@ -128,6 +131,26 @@ def test_what_was_not_measured_is_none(tmp_path: Path) -> None:
     assert record.budget_reasons == ["the latency in ms was not measured, the limit 100"]
     assert record.seed == 5
     assert record.commands == ("kompakt compress …",)
+
+
+def test_a_file_that_computes_something_else_does_not_meet_the_budget(tmp_path: Path) -> None:
+    ladder, trial = climbed(tmp_path, w8a8_dynamic())
+    sound = certified(ladder, trial).record
+    assert sound.parity is not None
+    assert sound.parity["verdict"] in ("exact", "within tolerance")
+    assert trial.build is not None
+    model = onnx.load_from_string(trial.build.written.files["model.onnx"])
+    scale = next(t for t in model.graph.initializer if t.name == "b.weight_scale")
+    changed = numpy_helper.to_array(scale) * np.float32(1.01)
+    scale.CopyFrom(numpy_helper.from_array(changed, scale.name))
+    files = {"model.onnx": model.SerializeToString()}
+    trial.build.written = replace(trial.build.written, files=files)
+    trial.certificate = None
+    record = certified(ladder, trial, budget=Budget(max_size=1 << 30)).record
+    assert record.parity is not None
+    assert (record.parity["verdict"], record.parity["first_difference"]) == ("failed", "b")
+    assert record.budget_met is False
+    assert "first at b" in record.budget_reasons[-1]
 
 
 # --- the golden pack and the sketch -----------------------------------------------------------

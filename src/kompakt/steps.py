@@ -226,7 +226,9 @@ def replay(path: str | Path) -> GoldenComparison:
     target = get_target(facts["name"])
     codes: dict[str, str] = facts["codes"]
     model = artifact.file(facts["main"])
-    session = target.probe(model, facts["session_options"], list(codes.values()))
+    options = facts["session_options"]
+    named = list(codes.values())
+    session = target.probe(model, options, named) if target.probe else target.load(model, options)
     builder = GoldenBuilder()
     for batch in expected.batches:
         outputs = session(batch.inputs)
@@ -314,9 +316,15 @@ def _runnable(model: Any, target: str, threads: int) -> tuple[Any, Any]:
     if isinstance(model, Network):
         return (lambda arrays: run_network(model, arrays)), model.input_specs
     path = Path(model)
-    session = (
-        load(path, threads=threads) if path.is_dir() else get_target(target).load(path, {}, threads)
-    )
+    if path.is_dir():
+        session = load(path, threads=threads)
+    elif path.suffix.lower() == ".onnx":
+        from kompakt.network.onnx.untrusted import checked_file
+
+        with checked_file(path) as copy:
+            session = get_target(target).load(copy, {}, threads)
+    else:
+        session = get_target(target).load(path, {}, threads)
     return session, session.input_specs
 
 
