@@ -175,7 +175,7 @@ def _measure_again(
     if not given:
         return None
     metric = str((record.get("metric") or {}).get("name") or "agreement")
-    reference = ["--against", source] if metric == "agreement" else []
+    reference = ["--against", source]
     found = with_split(*given[0])
     return ["kompakt", "measure", folder, "--data", found, "--metric", metric, *reference]
 
