@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SOURCE = ROOT / "src" / "kompakt"
 
 FLOORS = (
-    ("errors", "error_catalogue", "escaping", "progress", "numerics", "network"),
+    ("errors", "error_catalogue", "escaping", "progress", "numerics", "guard", "network"),
     ("schemes", "observe"),
     ("quantize",),
     ("targets",),
@@ -38,7 +38,10 @@ BESIDE = {
     ("escaping", "errors"),
     ("progress", "errors"),
     ("numerics", "errors"),
+    ("guard", "errors"),
+    ("guard", "escaping"),
     ("network", "errors"),
+    ("network", "guard"),
     ("network", "escaping"),
     ("network", "progress"),
     ("network", "numerics"),
@@ -49,7 +52,7 @@ BESIDE = {
 """Imports on one floor that are allowed all the same: (who, what)."""
 
 RUNTIMES = {"onnxruntime", "openvino", "transformers", "tokenizers", "matplotlib", "tensorflow"}
-MAY_USE_A_RUNTIME = ("targets/", "sources/huggingface.py", "network/onnx/")
+MAY_USE_A_RUNTIME = ("targets/", "sources/huggingface.py", "network/onnx/", "guard/")
 
 LONG_FILES = {
     "src/kompakt/error_catalogue.py": "one table: an entry for each error code",

@@ -267,6 +267,46 @@ CATALOGUE: dict[str, Entry] = {
         "that must be equal are not.",
         remedy="compare the input with network.input_specs; more dimensions can be made dynamic at capture",
     ),
+    "K140": Entry(
+        title="a file that is no ONNX model",
+        explanation="The file is missing, empty, no plain file, cut off, or not written in ONNX's format.",
+        remedy="export or download the model again",
+    ),
+    "K141": Entry(
+        title="a model file beyond all measure",
+        explanation="A model file is untrusted input. Far more nodes, names, nested graphs, dimensions or bytes than "
+        "real models have, or a few constants that unfold into gigabytes, are refused before they are loaded.",
+        remedy="if the model is honest, give sizes of inputs that are smaller, or simplify it before the export",
+    ),
+    "K142": Entry(
+        title="a stored tensor that is not what it says",
+        explanation="A tensor's shape, element type and data in an ONNX file do not fit each other.",
+        remedy="export or download the model again; do not use a file that somebody changed by hand",
+    ),
+    "K143": Entry(
+        title="weights that are not beside the model",
+        explanation="An ONNX file may keep weights in other files. They must be plain files in the model's own folder "
+        "or below it: no absolute paths, no '..', no links, and no reading past their end.",
+        remedy="put the model and its weight files together into one folder, as copies (cp -L) instead of links",
+    ),
+    "K144": Entry(
+        title="an ONNX graph that is not valid",
+        explanation="Names are there twice, nodes read what nothing made before, functions call themselves, an "
+        "attribute is not what it says, tensors are sparse, or the ONNX checker found something.",
+        remedy="export the model again with a current exporter; onnx.checker.check_model says what it finds",
+    ),
+    "K145": Entry(
+        title="a scale that is no positive number",
+        explanation="The scale of a quantized value, or the factor of a resize, is NaN, infinite, zero, negative or too "
+        "small. Runtimes load such files and compute nonsense.",
+        remedy="quantize the model again, with calibration data that is not all zero",
+    ),
+    "K146": Entry(
+        title="a model file that its test did not survive",
+        explanation="Model files are first loaded and run once in a process with limited memory and time. That process "
+        "crashed, or wanted more than its limits.",
+        remedy="do not use the file if it comes from a stranger; otherwise run it in ONNX Runtime and see what it needs",
+    ),
     "K320": Entry(
         title="a pattern that matches nothing",
         explanation="A selector for layers (a glob over names, kind:… or type:…) selects none of the network's layers, "

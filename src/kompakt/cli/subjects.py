@@ -42,7 +42,7 @@ def open_subject(text: str, data: str, target: str, *, trust: bool) -> Subject:
     path = Path(text)
     if path.is_dir() and not (path / "config.json").is_file():
         return _open_artifact(path)
-    if path.suffix == ".onnx" and path.is_file():
+    if path.suffix.lower() == ".onnx" and path.is_file():
         return _open_file(path, target)
     return _capture(text, data, trust=trust)
 
@@ -57,9 +57,11 @@ def _open_artifact(path: Path) -> Subject:
 
 
 def _open_file(path: Path, target: str) -> Subject:
+    from kompakt.network.onnx.untrusted import checked_file
     from kompakt.targets import get_target
 
-    names = get_target(target).load(path, {}, 1).input_names
+    with checked_file(path) as copy:
+        names = get_target(target).load(copy, {}, 1).input_names
     return Subject(model=path, name=str(path), input_names=tuple(names))
 
 

@@ -19,7 +19,7 @@ import onnx_ir as ir
 import torch
 from torch import Tensor, fx, nn
 
-from kompakt.errors import CaptureError
+from kompakt.errors import CaptureError, KompaktError
 from kompakt.network import tree
 from kompakt.network.interface import Interface, TensorSpec
 from kompakt.network.network import Network
@@ -33,6 +33,7 @@ from kompakt.network.onnx.origin import Origin
 from kompakt.network.onnx.reader import Call, NodeReader, item, sequence_of
 from kompakt.network.onnx.shapes import Shapes
 from kompakt.network.onnx.source import OnnxSource
+from kompakt.network.onnx.untrusted import checked_file
 
 QUANTIZED = frozenset(
     {
@@ -54,7 +55,8 @@ def import_onnx(
 ) -> Network:
     """Read an ONNX file as a :class:`Network`.
 
-    The file is trusted: see ``kompakt.sources`` for the checks that come before.
+    The file is not trusted: :func:`~kompakt.network.onnx.untrusted.checked_file` looks at it first, and what is read
+    is the private copy that was looked at.
 
     Args:
         path: The model file; weights in files beside it are mapped, not copied.
@@ -65,9 +67,22 @@ def import_onnx(
     Raises:
         CaptureError: K121 when the file is quantized already, K122 when it has no tensors to work on, K123 when the
             network does not compute what ONNX Runtime computes, K124 when the example does not run, K125 for an
-            input that cannot be fixed.
+            input that cannot be fixed, K140–K146 when the file is damaged or hostile.
     """
-    source = OnnxSource.read(Path(path))
+    copy = checked_file(Path(path))
+    source = OnnxSource.read(copy.path, copy)
+    try:
+        return _network_of(source, example_inputs, fixed or {})
+    except (KompaktError, MemoryError):
+        raise
+    except Exception as error:
+        why = f"{type(error).__name__}: {error}".splitlines()[0][:300]
+        raise CaptureError("K122", f"importing {source.name}", why=why) from error
+
+
+def _network_of(
+    source: OnnxSource, example_inputs: Mapping[str, Any] | None, fixed: Mapping[str, float]
+) -> Network:
     if fixed:
         source = with_fixed_inputs(source, fixed)
     facts = Facts(source)

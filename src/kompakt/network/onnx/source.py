@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import onnx
@@ -18,16 +18,18 @@ class OnnxSource:
         content: The serialized model; weights in other files are references.
         folder: Where those files are.
         name: The file's name.
+        held: What must live as long as the folder is needed: the private copy of a file that was checked.
     """
 
     content: bytes
     folder: Path
     name: str
+    held: object = field(default=None, repr=False, compare=False)
 
     @classmethod
-    def read(cls, path: Path) -> OnnxSource:
+    def read(cls, path: Path, held: object = None) -> OnnxSource:
         """The file at ``path``."""
-        return cls(path.read_bytes(), path.parent, path.name)
+        return cls(path.read_bytes(), path.parent, path.name, held)
 
     def proto(self) -> onnx.ModelProto:
         """The model, freshly parsed."""
