@@ -138,4 +138,5 @@ class Target:
 
 def as_arrays(inputs: Mapping[str, Any]) -> Arrays:
     """Tensors or arrays by name, as contiguous numpy arrays."""
-    return {name: np.ascontiguousarray(np.asarray(value)) for name, value in inputs.items()}
+    # numpy makes 0-d arrays 1-d when asked for contiguous ones.
+    return {name: np.array(value, order="C", copy=None) for name, value in inputs.items()}
