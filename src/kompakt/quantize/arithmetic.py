@@ -3,7 +3,8 @@
 The sums themselves are the same integers everywhere; what differs between runtimes is the multiplication with the
 real factor (input scale · weight scale / output scale) and the rounding behind it.
 
-* ``float32``: the sum as float32 times a float32 factor, halves to even: ONNX Runtime, XNNPACK.
+* ``float32``: the sum as float32 times a float32 factor, halves to even: ONNX Runtime.
+* ``xnnpack``: the same, with every bias among the sums and leaky ReLUs in fixed point: LiteRT's default kernels.
 * ``fixed_point``: the factor as a 31-bit integer and a shift, rounded twice, halves away from zero: the reference
   kernels of TensorFlow Lite, TensorFlow Lite for Microcontrollers and, for Cortex-M, CMSIS-NN.
 """
@@ -40,11 +41,13 @@ class Factors:
         input: float32 scale of the input codes.
         weight: float32 scale of the weights, broadcastable to the sums; None without weights.
         count: What the sums are divided by.
+        linear: Whether they are those of a linear layer.
     """
 
     input: Tensor
     weight: Tensor | None = None
     count: int = 1
+    linear: bool = False
 
     @property
     def scale(self) -> Tensor:
@@ -59,7 +62,15 @@ class Factors:
 
 
 class Arithmetic(Protocol):
-    """One way to make codes; all methods return whole numbers, zero point included, not yet clamped."""
+    """One way to make codes; all methods return whole numbers, zero point included, not yet clamped.
+
+    Attributes:
+        integer_bias: Whether the bias of a linear layer is always among its sums.
+        averages_codes: Whether averages over windows are those of codes, rounded to codes of the same scale.
+    """
+
+    integer_bias: bool
+    averages_codes: bool
 
     def sums(self, sums: Tensor, factors: Factors, scale: Tensor, zero_point: Tensor) -> Tensor:
         """Codes of integer sums."""
@@ -70,9 +81,14 @@ class Arithmetic(Protocol):
     def product(self, a: Operand, b: Operand, scale: Tensor, zero_point: Tensor) -> Tensor:
         """Codes of the product of two tensors of codes."""
 
+    def leaky(self, x: Operand, slope: float, scale: Tensor, zero_point: Tensor) -> Tensor | None:
+        """Codes of a leaky ReLU of codes; None where the kernel computes it in float."""
+
 
 class Float32:
     """One float32 factor, halves to even."""
+
+    integer_bias = averages_codes = False
 
     def sums(self, sums: Tensor, factors: Factors, scale: Tensor, zero_point: Tensor) -> Tensor:
         """Codes of integer sums."""
@@ -93,10 +109,29 @@ class Float32:
         products = a.centred().float() * b.centred().float()
         return torch.round(products * (a.scale * b.scale / scale) + zero_point.float())
 
+    def leaky(self, x: Operand, slope: float, scale: Tensor, zero_point: Tensor) -> Tensor | None:
+        """Nothing: it is computed in float."""
+        return None
+
+
+class Xnnpack(Float32):
+    """The same, but for leaky ReLUs, whose slopes have 8 bits behind the point."""
+
+    integer_bias = averages_codes = True
+
+    def leaky(self, x: Operand, slope: float, scale: Tensor, zero_point: Tensor) -> Tensor | None:
+        """Codes of a leaky ReLU of codes."""
+        positive = x.scale / scale
+        slopes = [torch.round(256 * s).to(torch.int64) for s in (positive, positive * slope)]
+        centred = x.centred()
+        scaled = centred * torch.where(centred < 0, slopes[1], slopes[0])
+        return ((scaled + 128) >> 8) + int(zero_point)
+
 
 class FixedPoint:
-    """A 31-bit multiplier and a shift, rounded twice."""
+    """A 31-bit multiplier and a shift, rounded twice; in linear layers once."""
 
+    integer_bias = averages_codes = True
     SUM_SHIFT = 20
 
     def sums(self, sums: Tensor, factors: Factors, scale: Tensor, zero_point: Tensor) -> Tensor:
@@ -104,6 +139,8 @@ class FixedPoint:
         multiplier, shift = as_fixed_point(factors.exact() / scale.double())
         if factors.count > 1:
             multiplier, shift = _divided(multiplier, shift, factors.count)
+        if factors.linear:
+            return multiply_once(sums.to(torch.int64), multiplier, shift) + int(zero_point)
         return multiply(sums.to(torch.int64), multiplier, shift) + int(zero_point)
 
     def addition(self, a: Operand, b: Operand, scale: Tensor, zero_point: Tensor) -> Tensor:
@@ -121,6 +158,14 @@ class FixedPoint:
         """Codes of the product of two tensors of codes."""
         factor = as_fixed_point(a.scale.double() * b.scale.double() / scale.double())
         return multiply(a.centred() * b.centred(), *factor) + int(zero_point)
+
+    def leaky(self, x: Operand, slope: float, scale: Tensor, zero_point: Tensor) -> Tensor | None:
+        """Codes of a leaky ReLU of codes."""
+        centred, whole = x.centred(), x.scale.double() / scale.double()
+        steep = (x.scale * torch.tensor(slope, dtype=torch.float32)).double() / scale.double()
+        positive = multiply(centred, *as_fixed_point(whole))
+        negative = multiply(centred, *as_fixed_point(steep))
+        return torch.where(centred >= 0, positive, negative) + int(zero_point)
 
 
 def as_fixed_point(factor: Tensor) -> tuple[Tensor, Tensor]:
@@ -155,12 +200,22 @@ def multiply(x: Tensor, multiplier: Tensor, shift: Tensor) -> Tensor:
     return (high >> right) + ((high & mask) > threshold).to(torch.int64)
 
 
+def multiply_once(x: Tensor, multiplier: Tensor, shift: Tensor) -> Tensor:
+    """The same product rounded only once, halves up: what the kernels of linear layers do."""
+    right = 31 - shift
+    return (x * multiplier + (torch.ones_like(right) << (right - 1))) >> right
+
+
 def _divided(multiplier: Tensor, shift: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """A factor divided by a count of elements, keeping as many bits as 32 allow."""
     room = (31 + shift).clamp(max=min(32, count.bit_length() - 1))
     return (multiplier << room) // count, shift - room
 
 
-ARITHMETICS: dict[str, Arithmetic] = {"float32": Float32(), "fixed_point": FixedPoint()}
+ARITHMETICS: dict[str, Arithmetic] = {
+    "float32": Float32(),
+    "xnnpack": Xnnpack(),
+    "fixed_point": FixedPoint(),
+}
 
 __all__ = ["ARITHMETICS", "Arithmetic", "Factors", "Operand", "as_fixed_point", "multiply"]

@@ -7,9 +7,9 @@ rounding), as fused ONNX Runtime kernels do, so codes can be compared for equali
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,140 +18,25 @@ from torch.fx import Node
 
 from kompakt.network.kinds import kind_of
 from kompakt.network.network import Network
-from kompakt.quantize.arithmetic import ARITHMETICS, Factors, Operand
+from kompakt.network.operators import arguments
+from kompakt.quantize.arithmetic import ARITHMETICS, Factors
 from kompakt.quantize.kinds import placing_kind
 from kompakt.quantize.layers import Treated
+from kompakt.quantize.pending import (
+    Addition,
+    Codes,
+    Leaky,
+    Pending,
+    Product,
+    Rectified,
+    Sums,
+    requantized,
+)
 from kompakt.quantize.place import is_quantizer_call, quantizer_of
-from kompakt.quantize.quantizer import Quantizer, stage
+from kompakt.quantize.quantizer import stage
 
 EXACT_IN_FLOAT32 = 2**24
 """Integers below this are exact in float32, whatever the order of summation."""
-
-
-@dataclass
-class Codes:
-    """A tensor as integer codes (int32) with the quantizer that made them."""
-
-    values: Tensor
-    quantizer: Quantizer
-
-    def decode(self) -> Tensor:
-        """The float32 values the codes stand for."""
-        scale, zero_point = self.quantizer.parameters_()
-        return (self.values - zero_point.to(torch.int32)).to(torch.float32) * scale
-
-    def centred(self) -> Tensor:
-        """Codes minus zero point, as float32 (exact)."""
-        _, zero_point = self.quantizer.parameters_()
-        return (self.values - zero_point.to(torch.int32)).to(torch.float32)
-
-    def operand(self) -> Operand:
-        """The same as an operand of integer arithmetic."""
-        return Operand(self.values, *self.quantizer.parameters_())
-
-
-class Pending:
-    """The exact result of an integer kernel before its output is rounded to codes."""
-
-    def requantize(self, quantizer: Quantizer) -> Codes:
-        """Round to the codes of ``quantizer`` as the fused kernel does."""
-        raise NotImplementedError
-
-    def decode(self) -> Tensor:
-        """The float32 values, where the kernel hands out float."""
-        raise NotImplementedError
-
-
-@dataclass
-class Sums(Pending):
-    """Integer sums of a convolution, matrix product or average.
-
-    Attributes:
-        sums: Exact integers: int32, or int64 for codes of more than 8 bits.
-        factors: What they are worth.
-        bias: A float bias added after scaling, where the kernel does so.
-    """
-
-    sums: Tensor
-    factors: Factors
-    bias: Tensor | None = None
-
-    def requantize(self, quantizer: Quantizer) -> Codes:
-        """Round to the codes of ``quantizer`` as the fused kernel does."""
-        if self.bias is not None:
-            return Codes(quantizer.codes(self.decode()).to(torch.int32), quantizer)
-        arithmetic = ARITHMETICS[quantizer.arithmetic]
-        codes = arithmetic.sums(self.sums, self.factors, *quantizer.parameters_())
-        return _clamped(codes, quantizer)
-
-    def decode(self) -> Tensor:
-        """The float32 values."""
-        result = self.sums.to(torch.float32) * self.factors.scale
-        return result if self.bias is None else result + self.bias
-
-
-@dataclass
-class Addition(Pending):
-    """The sum of two tensors of codes."""
-
-    a: Codes
-    b: Codes
-
-    def requantize(self, quantizer: Quantizer) -> Codes:
-        """Round to the codes of ``quantizer`` as the fused kernel does."""
-        arithmetic = ARITHMETICS[quantizer.arithmetic]
-        operands = self.a.operand(), self.b.operand()
-        return _clamped(arithmetic.addition(*operands, *quantizer.parameters_()), quantizer)
-
-    def decode(self) -> Tensor:
-        """The float32 values."""
-        return self.a.decode() + self.b.decode()
-
-
-@dataclass
-class Product(Pending):
-    """The element-wise product of two tensors of codes."""
-
-    a: Codes
-    b: Codes
-
-    def requantize(self, quantizer: Quantizer) -> Codes:
-        """Round to the codes of ``quantizer`` as the fused kernel does."""
-        arithmetic = ARITHMETICS[quantizer.arithmetic]
-        operands = self.a.operand(), self.b.operand()
-        return _clamped(arithmetic.product(*operands, *quantizer.parameters_()), quantizer)
-
-    def decode(self) -> Tensor:
-        """The float32 values."""
-        return self.a.decode() * self.b.decode()
-
-
-@dataclass
-class Rectified(Pending):
-    """Another result behind a ReLU or ReLU6 that the kernel absorbs."""
-
-    inner: Pending
-    ceiling: float | None
-
-    def requantize(self, quantizer: Quantizer) -> Codes:
-        """Round to the codes of ``quantizer`` as the fused kernel does."""
-        codes = self.inner.requantize(quantizer)
-        scale, zero_point = quantizer.parameters_()
-        zero = int(zero_point)
-        top = quantizer.format.qmax
-        if self.ceiling is not None:
-            top = min(top, zero + round(self.ceiling / float(scale)))
-        return Codes(codes.values.clamp(zero, int(top)), quantizer)
-
-    def decode(self) -> Tensor:
-        """The float32 values."""
-        return self.inner.decode().clamp(min=0.0, max=self.ceiling)
-
-
-def _clamped(codes: Tensor, quantizer: Quantizer) -> Codes:
-    """Codes from whole numbers that are no longer needed."""
-    fmt = quantizer.format
-    return Codes(codes.clamp_(int(fmt.qmin), int(fmt.qmax)).to(torch.int32), quantizer)
 
 
 class IntegerInterpreter(fx.Interpreter):
@@ -191,7 +76,7 @@ class IntegerInterpreter(fx.Interpreter):
         if isinstance(value, Pending):
             codes = value.requantize(quantizer)
         elif isinstance(value, Codes):
-            codes = value if value.quantizer is quantizer else _again(value, quantizer)
+            codes = value if value.quantizer is quantizer else requantized(value, quantizer)
         else:
             codes = Codes(quantizer.codes(value).to(torch.int32), quantizer)
         site = str(n.meta["site"])
@@ -204,10 +89,6 @@ class IntegerInterpreter(fx.Interpreter):
     def _run_in_float(self, n: Node) -> Any:
         args, kwargs = fx.node.map_arg((n.args, n.kwargs), lambda a: _decoded(self.env[a]))
         return getattr(self, n.op)(n.target, args, kwargs)
-
-
-def _again(value: Codes, quantizer: Quantizer) -> Codes:
-    return Codes(quantizer.codes(value.decode()).to(torch.int32), quantizer)
 
 
 def _decoded(value: Any) -> Any:
@@ -227,7 +108,8 @@ def _layer(self: IntegerInterpreter, n: Node) -> Pending | None:
     sums = _exact_linear(x, weight) if is_linear else _exact_conv(layer, x, weight)
     shape = [1] * sums.dim()
     shape[-1 if is_linear else 1] = -1
-    factors = Factors(scale, layer.weight_scale.expand(weight.shape[0]).reshape(shape))
+    per_channel = layer.weight_scale.expand(weight.shape[0]).reshape(shape)
+    factors = Factors(scale, per_channel, linear=is_linear)
     if layer.bias_codes is not None:
         return Sums(sums + layer.bias_codes.reshape(shape), factors)
     if layer.bias is None:
@@ -298,6 +180,31 @@ def _average(self: IntegerInterpreter, n: Node) -> Pending | None:
     return Sums(sums, Factors(scale, count=count))
 
 
+def _window_average(self: IntegerInterpreter, n: Node) -> Codes | None:
+    """An average over windows in the codes' own scale, halves away from 0; in float where the runtime does so."""
+    x, given = self.value(n.args[0]), arguments(n)
+    padded = isinstance(given.get("padding"), list | tuple) and any(given["padding"])
+    if (
+        not isinstance(x, Codes)
+        or padded
+        or given.get("divisor_override")
+        or given.get("ceil_mode")
+    ):
+        return None
+    if not ARITHMETICS[x.quantizer.arithmetic].averages_codes:
+        return None
+    kernel = given.get("kernel_size")
+    if not isinstance(kernel, list | tuple):
+        return None
+    spatial = x.values.dim() - 2
+    count = math.prod(kernel) ** (spatial if len(kernel) == 1 else 1)
+    args = (x.values.double(), *n.args[1:])
+    sums = torch.round(getattr(self, n.op)(n.target, args, n.kwargs) * count).to(torch.int64)
+    nudged = sums + torch.where(sums > 0, count // 2, -(count // 2))
+    means = torch.div(nudged, count, rounding_mode="trunc")
+    return Codes(means.to(torch.int32), x.quantizer)
+
+
 def _add(self: IntegerInterpreter, n: Node) -> Pending | None:
     a, b = self.value(n.args[0]), self.value(n.args[1])
     return Addition(a, b) if isinstance(a, Codes) and isinstance(b, Codes) else None
@@ -306,6 +213,11 @@ def _add(self: IntegerInterpreter, n: Node) -> Pending | None:
 def _multiply(self: IntegerInterpreter, n: Node) -> Pending | None:
     a, b = self.value(n.args[0]), self.value(n.args[1])
     return Product(a, b) if isinstance(a, Codes) and isinstance(b, Codes) else None
+
+
+def _leaky(self: IntegerInterpreter, n: Node) -> Pending | None:
+    x = self.value(n.args[0])
+    return Leaky(x, arguments(n)["negative_slope"]) if isinstance(x, Codes) else None
 
 
 def _rectify(self: IntegerInterpreter, n: Node) -> Pending | None:
@@ -348,8 +260,10 @@ _HANDLERS: dict[str, Callable[[IntegerInterpreter, Node], Any]] = {
     "conv": _layer,
     "linear": _layer,
     "global_average_pool": _average,
+    "avg_pool": _window_average,
     "add": _add,
     "mul": _multiply,
+    "leaky_relu": _leaky,
     "relu": _rectify,
     "relu6": _rectify,
     "pad": _move,

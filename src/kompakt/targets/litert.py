@@ -67,6 +67,7 @@ def rules(isa: str) -> Rules:
             "weight_only": _WEIGHTS8 | {"fp16"},
         },
         rounding="reciprocal_even",
+        arithmetic="xnnpack",
         symmetric_activations=frozenset({"int16"}),
         fixed_outputs={
             "sigmoid": {"int8": (1 / 256, -128), "int16": (1 / 32768, 0)},
