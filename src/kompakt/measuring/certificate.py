@@ -8,6 +8,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from kompakt.targets.target import Against
+
 Fed = Literal["integer", "table", "float"]
 Verdict = Literal["exact", "within tolerance", "failed"]
 
@@ -18,6 +20,7 @@ class Tolerances:
 
     Attributes:
         integer_share: Share of codes that may differ where an integer kernel feeds the quantizer.
+        integer_step: By how many codes such a code may differ.
         float_share: The same where a float operator feeds it (two runtimes' exponentials differ in the last bit).
         table_share: The same where the runtime looks results up in a table of all codes: one entry that rounds the
             other way differs wherever it is used.
@@ -31,6 +34,7 @@ class Tolerances:
     """
 
     integer_share: float = 0.0
+    integer_step: int = 1
     float_share: float = 1e-3
     table_share: float = 0.05
     float_step: int = 1
@@ -68,7 +72,8 @@ class SiteParity:
         if self.bits > 8:
             return self.largest <= tolerances.wide_step
         if self.fed_by == "integer":
-            return share <= tolerances.integer_share
+            near = self.differing == 0 or self.largest <= tolerances.integer_step
+            return near and share <= tolerances.integer_share
         limit = tolerances.table_share if self.fed_by == "table" else tolerances.float_share
         few = share <= limit or self.differing <= 1
         return few and self.largest <= tolerances.float_step
@@ -175,6 +180,7 @@ class Certificate:
     Attributes:
         verdict: ``exact`` (every code, and every output of a dynamic layer, equal), ``within tolerance`` or
             ``failed``.
+        against: How the file was compared: see :class:`kompakt.targets.target.Parity`.
         samples: Samples compared.
         rows: One per quantizer, in graph order: codes where the referee is given the runtime's own at every site.
         layers: One per layer that finds its range while it runs, given the runtime's own input.
@@ -193,6 +199,7 @@ class Certificate:
     """
 
     verdict: Verdict
+    against: Against = "integers"
     samples: int
     rows: tuple[SiteParity, ...]
     layers: tuple[LayerParity, ...] = ()
@@ -210,6 +217,7 @@ class Certificate:
         """The ``parity`` object of a record."""
         return {
             "verdict": self.verdict,
+            "against": self.against,
             "samples": self.samples,
             "quantizers": len(self.rows),
             "differing_quantizers": sum(r.differing > 0 for r in self.rows),

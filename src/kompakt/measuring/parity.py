@@ -37,7 +37,7 @@ from kompakt.quantize.integer import run_in_integers
 from kompakt.quantize.layers import Treated
 from kompakt.quantize.place import is_quantizer_call, quantizer_calls, quantizer_of
 from kompakt.quantize.rules import Rules
-from kompakt.targets.target import Arrays, LayerValues, Target, Written, as_arrays
+from kompakt.targets.target import Against, Arrays, LayerValues, Target, Written, as_arrays
 
 TABLE_KERNELS = frozenset({"QLinearSigmoid"})
 """Kernels that look up the result of each of 256 codes in a table made with float exponentials."""
@@ -67,14 +67,14 @@ def certify(
     """
     if not batches:
         raise DataError("K203", "a parity check without samples", why="there is nothing to compare")
-    tolerances = tolerances or Tolerances()
+    tolerances = tolerances or tolerances_of(target)
     with tempfile.TemporaryDirectory(prefix="kompakt-") as folder:
         path = written.save(Path(folder))
         shipped = target.load(path, written.options)
         named = path, written.options, written.visible
         probe = target.probe(*named) if target.probe is not None else shipped
         kernels = target.kernels(*named) if target.kernels is not None else {}
-        comparison = _Comparison(placed, written, rules, kernels)
+        comparison = _Comparison(placed, written, rules, kernels, target.parity.against)
         for batch in track(batches, "checking parity"):
             arrays = as_arrays(batch.inputs)
             # An input that feeds a layer directly is its own visible value.
@@ -82,6 +82,20 @@ def certify(
         operators = target.operators(path, written.options)
         probed = target.operators(*named) if target.probe is not None else operators
         return comparison.certificate(tolerances, operators, _changed(operators, probed))
+
+
+def tolerances_of(target: Target) -> Tolerances:
+    """What is accepted of a target's files."""
+    parity = target.parity
+    if parity.against == "integers":
+        return Tolerances()
+    return Tolerances(
+        integer_share=parity.share,
+        integer_step=parity.step,
+        float_share=max(parity.share, Tolerances.float_share),
+        float_step=max(parity.step, Tolerances.float_step),
+        output_error=parity.output_error,
+    )
 
 
 def _changed(before: dict[str, int], after: dict[str, int]) -> dict[str, int]:
@@ -93,10 +107,16 @@ class _Comparison:
     """Accumulates one certificate over batches."""
 
     def __init__(
-        self, placed: Network, written: Written, rules: Rules, kernels: dict[str, str]
+        self,
+        placed: Network,
+        written: Written,
+        rules: Rules,
+        kernels: dict[str, str],
+        against: Against,
     ) -> None:
-        self.placed, self.written = placed, written
-        calls = {s: n for s, n in quantizer_calls(placed).items() if s in written.codes}
+        self.placed, self.written, self.against = placed, written, against
+        shown = written.codes if against != "outputs" else {}
+        calls = {s: n for s, n in quantizer_calls(placed).items() if s in shown}
         meant = {site: _fed_by(placed, call, rules) for site, call in calls.items()}
         kernel = {site: kernels.get(written.codes[site], "") for site in calls}
         self.free = {
@@ -113,7 +133,7 @@ class _Comparison:
         self.forced = dict(self.free)
         self.layers = {
             path: LayerParity(site=path, kernel=_kernel(written.dynamic.get(path, ()), kernels))
-            for path in _dynamic_calls(placed)
+            for path in (_dynamic_calls(placed) if against != "outputs" else ())
         }
         self.samples = 0
         self.free_output = self.forced_output = self.probe_output = OutputParity()
@@ -125,7 +145,7 @@ class _Comparison:
             self.probe_output = self.probe_output.add(values, probed[name])
 
         def note_free(site: str, codes: Tensor) -> None:
-            if site in self.written.codes:
+            if site in self.free:
                 theirs = probed[self.written.codes[site]]
                 self.free[site] = self.free[site].add(codes.numpy(), theirs)
 
@@ -139,7 +159,7 @@ class _Comparison:
 
     def _forced_outputs(self, inputs: list[Tensor], probed: Arrays) -> list[Tensor]:
         def force(site: str, codes: Tensor) -> Tensor | None:
-            if site not in self.written.codes:
+            if site not in self.free:
                 return None
             theirs = probed[self.written.codes[site]]
             self.forced[site] = self.forced[site].add(codes.numpy(), theirs)
@@ -176,6 +196,7 @@ class _Comparison:
         verdict: Verdict = "failed" if bad else "exact" if exact else "within tolerance"
         return Certificate(
             verdict=verdict,
+            against=self.against,
             samples=self.samples,
             rows=rows,
             layers=layers,
@@ -194,7 +215,7 @@ class _Comparison:
         """The first site, in graph order, that is not acceptable; ``output`` when only the outputs are not."""
         rows = {
             **{call: self.forced.get(site) for site, call in quantizer_calls(self.placed).items()},
-            **{node: self.layers[path] for path, node in _dynamic_calls(self.placed).items()},
+            **{n: self.layers.get(path) for path, n in _dynamic_calls(self.placed).items()},
         }
         for node in self.placed.graph.nodes:
             row = rows.get(node)

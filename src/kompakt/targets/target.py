@@ -15,6 +15,7 @@ from kompakt.network.network import Network
 from kompakt.quantize.rules import Rules
 
 Arrays = dict[str, NDArray[Any]]
+Against = Literal["integers", "layers", "outputs"]
 
 
 class Runnable(Protocol):
@@ -99,7 +100,7 @@ class Parity:
         output_error: Relative error of the outputs, running freely, that is accepted where only outputs are compared.
     """
 
-    against: Literal["integers", "layers", "outputs"] = "integers"
+    against: Against = "integers"
     step: int = 0
     share: float = 0.0
     output_error: float = 1e-5
