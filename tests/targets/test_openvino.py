@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +14,15 @@ import torch
 from torch import Tensor
 
 from kompakt.errors import ArtifactError, TargetError
+from kompakt.measuring.data import Batch
+from kompakt.network.capture import capture
+from kompakt.network.rewrites import inference_form
 from kompakt.quantize.integer import run_in_integers
 from kompakt.quantize.place import quantizer_calls
-from kompakt.schemes import Scheme, float32, fp16, w4, w8, w8a8
+from kompakt.schemes import Scheme, Treatment, float32, fp16, w4, w8, w8a8
 from kompakt.targets import TARGETS
 
-from ..nets import Deployed, deployed, inputs, network
+from ..nets import Deployed, deploy, deployed, inputs, network
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("openvino") is None, reason="OpenVINO is not installed"
@@ -148,3 +154,65 @@ def test_the_float_file_is_computed_in_float32(tmp_path: Path) -> None:
     assert written.options["INFERENCE_PRECISION_HINT"] == "f32"
     counts = OPENVINO.operators(written.save(tmp_path), {})  # also where the options are lost
     assert {key.split(":")[1] for key in counts if key.startswith("Convolution")} == {"f32"}
+
+
+def test_attention_is_one_kernel_and_a_hidden_row_stays_zero(tmp_path: Path) -> None:
+    class Hidden(torch.nn.Module):
+        def forward(self, x: Tensor, shown: Tensor) -> Tensor:
+            heads = x.unflatten(-1, (2, 8)).transpose(1, 2)
+            return torch.nn.functional.scaled_dot_product_attention(
+                heads, heads, heads, attn_mask=shown[:, None]
+            )
+
+    x = torch.randn(2, 5, 16, generator=torch.Generator().manual_seed(0))
+    shown = torch.ones(2, 5, 5, dtype=torch.bool)
+    shown[0, 1] = False
+    shown[1, :, 3:] = False
+    captured = capture(Hidden().eval(), (x, shown))
+    written = OPENVINO.write(captured)
+    assert written.files["model.xml"].count(b'type="ScaledDotProductAttention"') == 1
+    path = written.save(tmp_path)
+    assert not any(key.startswith("Softmax") for key in OPENVINO.operators(path, written.options))
+    fed = {"x": x.numpy(), "shown": shown.numpy()}
+    found = OPENVINO.load(path, written.options)(fed)["output"]
+    assert np.allclose(found, captured(x, shown).numpy(), atol=1e-6)
+    assert not found[0, :, 1].any()
+
+
+ISA = """
+import os, sys
+from pathlib import Path
+import numpy as np
+from kompakt.targets.openvino import OPENVINO, OPTIONS
+session = OPENVINO.load(Path(sys.argv[1]), OPTIONS)
+found = session({session.input_names[0]: np.load(sys.argv[2])["x"]})
+np.save(sys.argv[3], found[session.output_names[0]])
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("weight", "equal"), [("int7_narrow", True), ("int8_narrow", False)])
+def test_seven_bit_weights_cannot_saturate_without_vnni(
+    weight: str, equal: bool, tmp_path: Path
+) -> None:
+    """Where pair sums saturate (8-bit weights at the end of their range), 7 bits give equal outputs."""
+    layer = torch.nn.Conv2d(16, 16, 3, padding=1)
+    with torch.no_grad():
+        layer.weight.copy_(layer.weight.abs())
+    model = torch.nn.Sequential(layer, torch.nn.ReLU(), torch.nn.Conv2d(16, 4, 1)).eval()
+    x = torch.rand(4, 16, 8, 8, generator=torch.Generator().manual_seed(0)) * 0.2 + 0.8
+    captured = inference_form(capture(model, x))
+    treatment = Treatment(mode="static", weight=weight, activation="auto8")
+    batches = [Batch({captured.input_specs[0].name: x}, None, 4)]
+    scheme = Scheme(name=weight, default=treatment)
+    written = deploy(captured, batches, scheme, target="openvino").written
+    path = written.save(tmp_path)
+    np.savez(tmp_path / "x.npz", x=x.numpy())
+    found = []
+    for isa in ("AVX2", "AVX512_CORE_VNNI"):
+        out = tmp_path / f"{isa}.npy"
+        command = [sys.executable, "-c", ISA, str(path), str(tmp_path / "x.npz"), str(out)]
+        environment = {**os.environ, "ONEDNN_MAX_CPU_ISA": isa}
+        subprocess.run(command, check=True, capture_output=True, env=environment)
+        found.append(np.load(out))
+    assert np.array_equal(*found) == equal

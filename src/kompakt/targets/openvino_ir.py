@@ -13,6 +13,7 @@ import onnx_ir as ir
 
 from kompakt.errors import TargetError
 from kompakt.network.interface import TensorSpec
+from kompakt.targets.openvino_attention import fuse_attention
 
 MODEL_FILE, WEIGHTS_FILE = "model.xml", "model.bin"
 DIMENSIONS = ("kompakt", "dimensions")
@@ -42,6 +43,7 @@ def intermediate_representation(model: ir.Model, specs: Sequence[TensorSpec]) ->
         except Exception as error:
             raise _refused(error) from error
         drop_zero_points(read)
+        fuse_attention(read)
         name_nodes(read)
         for spec in specs:
             names = ",".join(str(size) for size in spec.shape)
