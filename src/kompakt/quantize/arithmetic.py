@@ -41,13 +41,11 @@ class Factors:
         input: float32 scale of the input codes.
         weight: float32 scale of the weights, broadcastable to the sums; None without weights.
         count: What the sums are divided by.
-        linear: Whether they are those of a linear layer.
     """
 
     input: Tensor
     weight: Tensor | None = None
     count: int = 1
-    linear: bool = False
 
     @property
     def scale(self) -> Tensor:
@@ -129,7 +127,7 @@ class Xnnpack(Float32):
 
 
 class FixedPoint:
-    """A 31-bit multiplier and a shift, rounded twice; in linear layers once."""
+    """A 31-bit multiplier and a shift, rounded twice."""
 
     integer_bias = averages_codes = True
     SUM_SHIFT = 20
@@ -139,8 +137,6 @@ class FixedPoint:
         multiplier, shift = as_fixed_point(factors.exact() / scale.double())
         if factors.count > 1:
             multiplier, shift = _divided(multiplier, shift, factors.count)
-        if factors.linear:
-            return multiply_once(sums.to(torch.int64), multiplier, shift) + int(zero_point)
         return multiply(sums.to(torch.int64), multiplier, shift) + int(zero_point)
 
     def addition(self, a: Operand, b: Operand, scale: Tensor, zero_point: Tensor) -> Tensor:
@@ -198,12 +194,6 @@ def multiply(x: Tensor, multiplier: Tensor, shift: Tensor) -> Tensor:
     mask = (torch.ones_like(right) << right) - 1
     threshold = (mask >> 1) + (high < 0).to(torch.int64)
     return (high >> right) + ((high & mask) > threshold).to(torch.int64)
-
-
-def multiply_once(x: Tensor, multiplier: Tensor, shift: Tensor) -> Tensor:
-    """The same product rounded only once, halves up: what the kernels of linear layers do."""
-    right = 31 - shift
-    return (x * multiplier + (torch.ones_like(right) << (right - 1))) >> right
 
 
 def _divided(multiplier: Tensor, shift: Tensor, count: int) -> tuple[Tensor, Tensor]:

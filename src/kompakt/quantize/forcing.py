@@ -15,8 +15,9 @@ from torch import Tensor
 from torch.fx import Node
 
 from kompakt.network.network import Network
-from kompakt.quantize.integer import Codes, IntegerInterpreter, Pending
+from kompakt.quantize.integer import IntegerInterpreter
 from kompakt.quantize.layers import Treated
+from kompakt.quantize.pending import Codes, Pending
 from kompakt.quantize.quantizer import stage
 
 OnCodes = Callable[[str, Tensor], Tensor | None]

@@ -109,7 +109,7 @@ def _layer(self: IntegerInterpreter, n: Node) -> Pending | None:
     shape = [1] * sums.dim()
     shape[-1 if is_linear else 1] = -1
     per_channel = layer.weight_scale.expand(weight.shape[0]).reshape(shape)
-    factors = Factors(scale, per_channel, linear=is_linear)
+    factors = Factors(scale, per_channel)
     if layer.bias_codes is not None:
         return Sums(sums + layer.bias_codes.reshape(shape), factors)
     if layer.bias is None:

@@ -6,14 +6,24 @@ from difflib import get_close_matches
 
 from kompakt.errors import UsageError
 from kompakt.targets.executorch import EXECUTORCH
+from kompakt.targets.litert import LITERT
 from kompakt.targets.onnxruntime import ONNXRUNTIME
 from kompakt.targets.openvino import OPENVINO
+from kompakt.targets.pytorch import TORCH
+from kompakt.targets.pytorch_aot import TORCH_AOTI
 from kompakt.targets.target import Runnable, Target, Written
+from kompakt.targets.tensorrt import TENSORRT
+from kompakt.targets.tflite_micro import TFLITE_MICRO
 
 TARGETS: dict[str, Target] = {
     "onnxruntime": ONNXRUNTIME,
     "openvino": OPENVINO,
     "executorch": EXECUTORCH,
+    "tensorrt": TENSORRT,
+    "torch": TORCH,
+    "torch-aoti": TORCH_AOTI,
+    "litert": LITERT,
+    "tflite-micro": TFLITE_MICRO,
 }
 
 

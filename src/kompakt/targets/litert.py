@@ -10,21 +10,19 @@ import importlib.metadata
 import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
 
-from kompakt.errors import ArtifactError, TargetError
-from kompakt.network.interface import TensorSpec
+from kompakt.errors import ArtifactError
 from kompakt.network.network import Network
 from kompakt.quantize.kinds import NEAREST, PAD_WITH_VALUE, SCALED_ADD
 from kompakt.quantize.rules import Rules
-from kompakt.targets.litert_writing import emit_tflite
-from kompakt.targets.target import Arrays, Parity, Target, Written
+from kompakt.targets.litert_schema import TYPES
+from kompakt.targets.litert_session import Session
+from kompakt.targets.litert_writing import TfliteFile, emit_tflite
+from kompakt.targets.target import Parity, Target, Written
 
 MODEL_FILE = "model.tflite"
 
@@ -103,135 +101,31 @@ def write(network: Network, *, integer_io: bool = False, channels_last: bool = F
         TargetError: K401 when an operator has no form in TFLite.
     """
     file = emit_tflite(network, integer_io=integer_io, last_io=channels_last)
+    return written(file, "reciprocal_even" if integer_io else "")
+
+
+def written(file: TfliteFile, rounding: str, notes: Sequence[str] = ()) -> Written:
+    """A file with the options it is loaded with.
+
+    Args:
+        file: What was emitted.
+        rounding: How floats become the codes of its inputs, where it takes codes.
+        notes: What else a user should know.
+    """
     options = {}
     if file.orders:
         orders = {name: list(order) for name, order in sorted(file.orders.items())}
         options["orders"] = json.dumps(orders, separators=(",", ":"))
-    if integer_io:
-        options["io"] = "float"
+    if rounding:
+        options["rounding"] = rounding
     transposes = file.operators.get("TRANSPOSE", 0)
-    notes = [f"{sum(file.operators.values())} operators, {transposes} of them TRANSPOSE"]
+    shape = f"{sum(file.operators.values())} operators, {transposes} of them TRANSPOSE"
     return Written(
-        files={MODEL_FILE: file.content}, codes=file.codes, options=options, notes=tuple(notes)
+        files={MODEL_FILE: file.content},
+        codes=file.codes,
+        options=options,
+        notes=(shape, *notes),
     )
-
-
-_DTYPES = {
-    np.float32: torch.float32,
-    np.float16: torch.float16,
-    np.int64: torch.int64,
-    np.int32: torch.int32,
-    np.int16: torch.int16,
-    np.int8: torch.int8,
-    np.uint8: torch.uint8,
-    np.bool_: torch.bool,
-}
-
-
-@dataclass
-class Session:
-    """A model loaded in LiteRT, called with arrays as the network takes them.
-
-    Attributes:
-        interpreter: LiteRT's interpreter.
-        orders: For tensors stored in another order than the network's: stored dimension k is dimension
-            ``order[k]``.
-        float_io: Whether codes of inputs and outputs are made from and given as floats.
-        codes: Outputs that are given as codes all the same.
-    """
-
-    interpreter: Any
-    orders: Mapping[str, Sequence[int]] = field(default_factory=dict)
-    float_io: bool = False
-    codes: Sequence[str] = ()
-
-    @property
-    def input_names(self) -> tuple[str, ...]:
-        """Names of the inputs, in order."""
-        return tuple(d["name"] for d in self.interpreter.get_input_details())
-
-    @property
-    def output_names(self) -> tuple[str, ...]:
-        """Names of the outputs, in order."""
-        return tuple(d["name"] for d in self.interpreter.get_output_details())
-
-    @property
-    def input_specs(self) -> tuple[TensorSpec, ...]:
-        """Name, shape and dtype of the inputs, in order."""
-        return tuple(self._spec(d) for d in self.interpreter.get_input_details())
-
-    def _spec(self, detail: Mapping[str, Any]) -> TensorSpec:
-        name = detail["name"]
-        signature = [int(n) for n in detail["shape_signature"]] or [int(n) for n in detail["shape"]]
-        order = self.orders.get(name, range(len(signature)))
-        shape: list[int | str] = [0] * len(signature)
-        for place, dimension in enumerate(order):
-            size = signature[place]
-            free = "batch" if dimension == 0 else f"dimension_{dimension}"
-            shape[dimension] = size if size >= 0 else free
-        dtype = torch.float32 if self._coded(detail) else _DTYPES[detail["dtype"]]
-        return TensorSpec(name, tuple(shape), dtype)
-
-    def _coded(self, detail: Mapping[str, Any]) -> bool:
-        return self.float_io and len(detail["quantization_parameters"]["scales"]) > 0
-
-    def __call__(self, inputs: Mapping[str, NDArray[Any]]) -> Arrays:
-        """Run the model once.
-
-        Raises:
-            TargetError: K403 when the inputs do not fit the model.
-        """
-        try:
-            self._feed(inputs)
-            self.interpreter.invoke()
-        except Exception as error:
-            raise TargetError(
-                "K403", "running the model in LiteRT", why=str(error).splitlines()[0]
-            ) from error
-        return {d["name"]: self._read(d) for d in self.interpreter.get_output_details()}
-
-    def _feed(self, inputs: Mapping[str, NDArray[Any]]) -> None:
-        given = []
-        resized = False
-        for detail in self.interpreter.get_input_details():
-            array = np.asarray(inputs[detail["name"]])
-            if detail["name"] in self.orders:
-                array = array.transpose(self.orders[detail["name"]])
-            if self._coded(detail) and array.dtype == np.float32:
-                array = _encoded(array, detail)
-            if array.shape != tuple(detail["shape"]):
-                self.interpreter.resize_tensor_input(detail["index"], array.shape, strict=True)
-                resized = True
-            given.append((detail["index"], array))
-        if resized:
-            self.interpreter.allocate_tensors()
-        for index, array in given:
-            self.interpreter.set_tensor(index, array)
-
-    def _read(self, detail: Mapping[str, Any]) -> NDArray[Any]:
-        array: NDArray[Any] = self.interpreter.get_tensor(detail["index"])
-        if self._coded(detail) and detail["name"] not in self.codes:
-            array = _decoded(array, detail)
-        if detail["name"] in self.orders:
-            array = array.transpose(np.argsort(self.orders[detail["name"]]))
-        return np.ascontiguousarray(array)
-
-
-def _grid(detail: Mapping[str, Any]) -> tuple[np.float32, int]:
-    found = detail["quantization_parameters"]
-    return np.float32(found["scales"][0]), int(found["zero_points"][0])
-
-
-def _encoded(array: NDArray[Any], detail: Mapping[str, Any]) -> NDArray[Any]:
-    scale, zero_point = _grid(detail)
-    limits = np.iinfo(detail["dtype"])
-    codes = np.rint(array * (np.float32(1) / scale)) + zero_point
-    return codes.clip(limits.min, limits.max).astype(detail["dtype"])
-
-
-def _decoded(array: NDArray[Any], detail: Mapping[str, Any]) -> NDArray[Any]:
-    scale, zero_point = _grid(detail)
-    return (array.astype(np.int32) - zero_point).astype(np.float32) * scale
 
 
 def load(
@@ -280,8 +174,13 @@ def _session(
             where=where,
             why=(str(error) or type(error).__name__).splitlines()[0],
         ) from error
+    return adapted(interpreter, options, codes)
+
+
+def adapted(interpreter: Any, options: Mapping[str, str], codes: Sequence[str] = ()) -> Session:
+    """An interpreter called as :attr:`Written.options` say."""
     orders = json.loads(options.get("orders", "{}"))
-    return Session(interpreter, orders, options.get("io") == "float", codes)
+    return Session(interpreter, orders, options.get("rounding", ""), codes)
 
 
 def probe(path: Path, options: Mapping[str, str], codes: Sequence[str]) -> Session:
@@ -304,6 +203,44 @@ def with_outputs(content: bytes, names: Sequence[str]) -> bytes:
     builder = flatbuffers.Builder(len(content))
     builder.Finish(model.Pack(builder), b"TFL3")
     return bytes(builder.Output())
+
+
+def ends(content: bytes) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Inputs and outputs of a file as LiteRT's interpreter describes them."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    graph = schema.Model.GetRootAsModel(content, 0).Subgraphs(0)
+    kinds = {kind.code: kind.numpy for kind in TYPES.values()}
+
+    def described(index: int) -> dict[str, Any]:
+        tensor = graph.Tensors(index)
+        grid, shape = tensor.Quantization(), [tensor.Shape(i) for i in range(tensor.ShapeLength())]
+        coded = grid is not None and grid.ScaleLength() > 0
+        signature = [tensor.ShapeSignature(i) for i in range(tensor.ShapeSignatureLength())]
+        return {
+            "index": index,
+            "name": tensor.Name().decode(),
+            "shape": shape,
+            "shape_signature": signature or shape,
+            "dtype": kinds[tensor.Type()],
+            "quantization_parameters": {
+                "scales": [grid.Scale(0)] if coded else [],
+                "zero_points": [grid.ZeroPoint(0)] if coded else [],
+            },
+        }
+
+    inputs = [described(graph.Inputs(i)) for i in range(graph.InputsLength())]
+    return inputs, [described(graph.Outputs(i)) for i in range(graph.OutputsLength())]
+
+
+def operator_names(content: bytes) -> list[str]:
+    """The operators a file uses, each once, by their names in the schema."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    model = schema.Model.GetRootAsModel(content, 0)
+    names = {code: name for name, code in vars(schema.BuiltinOperator).items() if name.isupper()}
+    codes = (model.OperatorCodes(i).BuiltinCode() for i in range(model.OperatorCodesLength()))
+    return sorted({names[code] for code in codes})
 
 
 def operators(
@@ -351,5 +288,5 @@ LITERT = Target(
     operators=operators,
     memory_job="kompakt.targets.litert:memory_job",
     version=version,
-    parity=Parity(against="layers", step=1, share=0.01),
+    parity=Parity(against="integers"),
 )

@@ -173,7 +173,7 @@ class Emitter:
             name: Its name, or the name of the call that is written.
         """
         known = [fixed_size(shape[d]) for d in order]
-        sizes = tuple(1 if size is None else size for size in known)
+        sizes = tuple(_for_one_sample(shape[d]) for d in order)
         signature = tuple(-1 if size is None else size for size in known)
         quantization = None if grid is None else Quantization((grid.scale,), (grid.zero_point,))
         kind = dtype if grid is None else grid.dtype
@@ -315,6 +315,17 @@ _DTYPES: dict[torch.dtype, str] = {
     torch.uint8: "uint8",
     torch.bool: "bool",
 }
+
+
+def _for_one_sample(size: Any) -> int:
+    """A size where every dynamic dimension is 1, for interpreters that know no dynamic ones."""
+    known = fixed_size(size)
+    if known is not None:
+        return known
+    if size is None:
+        return 1
+    formula = size.node.expr
+    return int(formula.subs(dict.fromkeys(formula.free_symbols, 1)))
 
 
 def dtype_name(dtype: torch.dtype) -> str:

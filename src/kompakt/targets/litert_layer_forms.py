@@ -22,9 +22,10 @@ from kompakt.quantize.layers import Treated
 from kompakt.quantize.quantizer import Quantizer
 from kompakt.targets.litert_emitter import Emitter, Form, Grid, NoForm, Value, channels_last, plain
 from kompakt.targets.litert_images import Image, as_image
-from kompakt.targets.litert_operator_forms import FORMS, epilogue, normalise
+from kompakt.targets.litert_operator_forms import FORMS, epilogue
 from kompakt.targets.litert_padding import Window, pad_spatial, padding_of, window
 from kompakt.targets.litert_schema import Quantization
+from kompakt.targets.litert_sum_forms import normalise
 
 SAME, VALID = 0, 1
 

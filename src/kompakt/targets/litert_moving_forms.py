@@ -11,8 +11,9 @@ from torch import fx
 from kompakt.network.operators import fixed_size, value
 from kompakt.targets.litert_emitter import Emitter, NoForm, Order, Value, plain
 from kompakt.targets.litert_images import Image, as_image
-from kompakt.targets.litert_operator_forms import form, reduce
+from kompakt.targets.litert_operator_forms import form
 from kompakt.targets.litert_padding import pad_spatial, spread, window
+from kompakt.targets.litert_sum_forms import reduce
 
 SAME, VALID = 0, 1
 
@@ -49,18 +50,18 @@ def kept_order(before: Sequence[Any], after: Sequence[Any], order: Order) -> Ord
         olds: list[int] = []
         news: list[int] = []
         left = right = 1
-        while not (olds or news) or left != right:
-            if left <= right and i < len(before):
+        while left != right or not (olds and news):
+            behind = not olds or (bool(news) and left < right)
+            if i < len(before) and (behind or j == len(after)):
                 left, i = left * known[0][i], i + 1
                 olds.append(i - 1)
             elif j < len(after):
                 right, j = right * known[1][j], j + 1
                 news.append(j - 1)
-            elif i < len(before):
-                left, i = left * known[0][i], i + 1
-                olds.append(i - 1)
             else:
-                return None
+                break
+        if left != right:
+            return None
         groups.append((olds, news))
     result: list[int] = []
     for olds, news in sorted(
