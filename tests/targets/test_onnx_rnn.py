@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from kompakt.network.capture import capture
-from kompakt.targets.onnxruntime import MODEL_FILE, load, write
+from kompakt.targets.onnx_files import MODEL_FILE
+from kompakt.targets.onnxruntime import load, write
 
 
 class Reader(nn.Module):

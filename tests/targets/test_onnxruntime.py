@@ -16,7 +16,7 @@ from kompakt.measuring.parity import certify
 from kompakt.network.capture import capture
 from kompakt.network.rewrites import inference_form
 from kompakt.schemes import Scheme, bf16, float32, fp16, w4, w8, w8a8, w8a8_dynamic, w8a16
-from kompakt.targets import onnxruntime as target_module
+from kompakt.targets import onnx_files as target_module
 from kompakt.targets.onnxruntime import kernels, load, memory_job, operators, probe, rules, write
 
 from ..nets import ONNXRUNTIME, Deployed, Net, batches_for, deploy, deployed, grid, inputs

@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnx_ir as ir
 import torch
 from numpy.typing import NDArray
 from torch import nn
@@ -35,6 +34,7 @@ from kompakt.quantize.rules import Rules
 from kompakt.targets.onnx_biases import round_biases
 from kompakt.targets.onnx_dynamic import dynamic_values
 from kompakt.targets.onnx_export import export_onnx
+from kompakt.targets.onnx_files import serialized
 from kompakt.targets.onnx_rewrites import (
     absorb_padding,
     fix_reshapes,
@@ -47,11 +47,6 @@ from kompakt.targets.onnx_rewrites import (
 )
 from kompakt.targets.onnx_split import split_tensors
 from kompakt.targets.target import Arrays, Target, Written
-
-MODEL_FILE = "model.onnx"
-EXTERNAL_FILE = "model.onnx.data"
-PROTOBUF_LIMIT = 2_000_000_000
-"""Bytes above which weights go to a file of their own: protobuf cannot hold 2 GiB."""
 
 _WEIGHTS8 = frozenset({"int8", "int8_narrow", "int7", "int7_narrow", "uint8"})
 _FUSED = frozenset({"relu", "relu6"})
@@ -144,7 +139,7 @@ def write(network: Network) -> Written:
         model.producer_name = "kompakt"
         model.producer_version = importlib.metadata.version("kompakt")
     options = _options(network)
-    return Written(files=_serialize(model), codes=codes, dynamic=dynamic, options=options)
+    return Written(files=serialized(model), codes=codes, dynamic=dynamic, options=options)
 
 
 def _options(network: Network) -> dict[str, str]:
@@ -167,24 +162,6 @@ def _four_bit_weights(network: Network) -> dict[str, str]:
             names[f"{path}.weight_codes"] = str(layer.treatment.weight)
             names[f"{path}.weight_zero_point"] = str(layer.treatment.weight)
     return names
-
-
-def _serialize(model: ir.Model) -> dict[str, bytes]:
-    size = sum(v.const_value.nbytes for v in model.graph.initializers.values() if v.const_value)
-    if size < PROTOBUF_LIMIT:
-        ir.external_data.load_to_model(model)
-        proto = ir.to_proto(model)
-        try:
-            onnx.checker.check_model(proto)
-        except onnx.checker.ValidationError as error:
-            raise TargetError(
-                "K402", "the written ONNX model", why=str(error).splitlines()[0]
-            ) from error
-        return {MODEL_FILE: proto.SerializeToString(deterministic=True)}
-    with tempfile.TemporaryDirectory(prefix="kompakt-") as folder:
-        path = Path(folder) / MODEL_FILE
-        ir.save(model, path, external_data=EXTERNAL_FILE)
-        return {name: (Path(folder) / name).read_bytes() for name in (MODEL_FILE, EXTERNAL_FILE)}
 
 
 _DTYPES = {

@@ -123,6 +123,7 @@ class Target:
         memory_job: ``module:function`` that, in a fresh process, prepares loading and running a file once.
         version: The installed version, or None when the runtime is not installed.
         parity: How its files are certified.
+        automatic: Whether ``--target auto`` tries it: it runs on this machine what it writes.
     """
 
     name: str
@@ -135,6 +136,7 @@ class Target:
     memory_job: str
     version: Callable[[], str | None]
     parity: Parity = Parity()
+    automatic: bool = True
 
 
 def as_arrays(inputs: Mapping[str, Any]) -> Arrays:
