@@ -36,6 +36,7 @@ BENCHMARKS: dict[str, tuple[str, dict[str, float]]] = {
     "parity": ("parity", {}),
     "capture": ("capturing", {}),
     "onnx": ("onnx_files", {}),
+    "openvino": ("openvino", {}),
 }
 """Name to the module in ``cases`` and, where it makes several benchmarks, what this one aims at."""
 
