@@ -37,6 +37,7 @@ BENCHMARKS: dict[str, tuple[str, dict[str, float]]] = {
     "capture": ("capturing", {}),
     "onnx": ("onnx_files", {}),
     "openvino": ("openvino", {}),
+    "litert": ("litert", {}),
 }
 """Name to the module in ``cases`` and, where it makes several benchmarks, what this one aims at."""
 

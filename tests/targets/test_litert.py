@@ -303,3 +303,15 @@ def test_the_c_array_arrives_on_an_emulated_cortex_m(tmp_path: Path) -> None:
     for byte in content:
         total = (total * 33 + byte) % 2**32
     assert f"{total:08x}" in ran.stdout + ran.stderr
+
+
+def test_applications_find_a_signature() -> None:
+    written = made("plain").written
+    interpreter = litert.load(written.files["model.tflite"], written.options).interpreter
+    specs = network("plain")
+    assert interpreter.get_signature_list() == {
+        "serving_default": {
+            "inputs": [s.name for s in specs.input_specs],
+            "outputs": [s.name for s in specs.output_specs],
+        }
+    }

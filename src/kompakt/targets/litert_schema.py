@@ -64,6 +64,7 @@ def pack(
     inputs: Sequence[int],
     outputs: Sequence[int],
     description: str,
+    signature: str = "",
 ) -> bytes:
     """The file.
 
@@ -73,8 +74,9 @@ def pack(
         inputs: Indices of the input tensors.
         outputs: Indices of the output tensors.
         description: Who wrote it.
+        signature: Name of the signature by which applications call it; none when empty.
     """
-    return _Packer().model(tensors, operators, inputs, outputs, description)
+    return _Packer().model(tensors, operators, inputs, outputs, description, signature)
 
 
 class _Packer:
@@ -94,6 +96,7 @@ class _Packer:
         inputs: Sequence[int],
         outputs: Sequence[int],
         description: str,
+        signature: str,
     ) -> bytes:
         s, b = self.schema, self.builder
         codes = list(dict.fromkeys(row.name for row in operators))
@@ -114,14 +117,43 @@ class _Packer:
         )
         data = self._offsets([self._buffer(c) for c in buffers], s.ModelStartBuffersVector)
         text = b.CreateString(description)
+        signatures = self._signature(signature, tensors, inputs, outputs) if signature else None
         s.ModelStart(b)
         s.ModelAddVersion(b, 3)
         s.ModelAddOperatorCodes(b, code_table)
         s.ModelAddSubgraphs(b, graph)
         s.ModelAddDescription(b, text)
         s.ModelAddBuffers(b, data)
+        if signatures is not None:
+            s.ModelAddSignatureDefs(b, signatures)
         b.Finish(s.ModelEnd(b), FILE_ID)
         return bytes(b.Output())
+
+    def _signature(
+        self, key: str, tensors: Sequence[TensorRow], inputs: Sequence[int], outputs: Sequence[int]
+    ) -> int:
+        """The table of signatures, with one that names every input and output."""
+        s, b = self.schema, self.builder
+        sides = []
+        for indices, start in (
+            (inputs, s.SignatureDefStartInputsVector),
+            (outputs, s.SignatureDefStartOutputsVector),
+        ):
+            maps = []
+            for index in indices:
+                name = b.CreateString(tensors[index].name)
+                s.TensorMapStart(b)
+                s.TensorMapAddName(b, name)
+                s.TensorMapAddTensorIndex(b, index)
+                maps.append(int(s.TensorMapEnd(b)))
+            sides.append(self._offsets(maps, start))
+        name = b.CreateString(key)
+        s.SignatureDefStart(b)
+        s.SignatureDefAddInputs(b, sides[0])
+        s.SignatureDefAddOutputs(b, sides[1])
+        s.SignatureDefAddSignatureKey(b, name)
+        s.SignatureDefAddSubgraphIndex(b, 0)
+        return self._offsets([int(s.SignatureDefEnd(b))], s.ModelStartSignatureDefsVector)
 
     def _offsets(self, offsets: Sequence[int], start: Any) -> int:
         start(self.builder, len(offsets))

@@ -85,7 +85,9 @@ class _Walk:
         e = self.e
         names = {site: e.tensors[index].name for site, index in e.codes.items()}
         tool = f"kompakt {importlib.metadata.version('kompakt')}"
-        content = pack(e.tensors, e.operators, fed, outputs, tool)
+        # Firmware calls the only graph there is; applications and other tools ask for a signature.
+        signature = "" if self.integer_io else "serving_default"
+        content = pack(e.tensors, e.operators, fed, outputs, tool, signature)
         counts: dict[str, int] = {}
         for row in e.operators:
             counts[row.name] = counts.get(row.name, 0) + 1
