@@ -15,22 +15,22 @@ from torch import nn
 import kompakt
 from kompakt.artifact import Artifact, OutputClaim, claim_output, write_artifact
 from kompakt.certification import Certified, certify_trial
-from kompakt.errors import BudgetError, DataError, MetricError, UsageError
+from kompakt.errors import BudgetError, DataError, MetricError
 from kompakt.measuring.accuracy import PairedEvaluation
 from kompakt.measuring.data import Prepared, hold_in_memory, prepare, with_groups
 from kompakt.measuring.environment import resolved_isa
-from kompakt.measuring.margin import check_drop
 from kompakt.measuring.metrics import get_metric
 from kompakt.measuring.record import Record
 from kompakt.network.capture import capture
 from kompakt.network.network import Network
-from kompakt.options import Options
+from kompakt.options import Options, check_options
 from kompakt.progress import note
 from kompakt.report import render
 from kompakt.schemes import FLOAT, Scheme, get_scheme
 from kompakt.search.budget import Budget
-from kompakt.search.candidates import LEVELS, Candidate
-from kompakt.search.ladder import Ladder
+from kompakt.search.candidates import Candidate
+from kompakt.search.ladder import Ladder, Trial
+from kompakt.search.runtimes import AUTO, Make, candidates_for_auto, side_by_side
 from kompakt.search.split import Half, example_batch, half_sizes, spread_rows
 from kompakt.search.workbench import Workbench
 from kompakt.targets import get_target
@@ -119,7 +119,7 @@ def compress(
         test_groups: The same for ``test``.
         metric: A metric's name, or ``package.module:function``.
         budget: What must hold.
-        target: The runtime.
+        target: The runtime; ``auto`` tries every installed one and takes the fastest that holds the budget.
         isa: Instruction set to write for; ``auto`` is this machine's.
         level: Highest level to try: 1 needs no data, 2 is static. By default 2 where there is calibration data.
         scheme: Use this scheme instead of the ladder's own candidates.
@@ -159,44 +159,10 @@ def compress(
         measure_memory=measure_memory,
         commands=tuple(commands),
     )
-    _check(options, calibration, validation)
+    check_options(options, calibration=calibration is not None, validation=validation is not None)
     with claim_output(out) as claim, tempfile.TemporaryDirectory(prefix="kompakt-") as scratch:
         return _Job(options, Path(scratch), claim).run(
             model, example_inputs, dynamic, calibration, (validation, groups), (test, test_groups)
-        )
-
-
-def _check(options: Options, calibration: object, validation: object) -> None:
-    get_target(options.target)
-    check_drop(get_metric(options.metric), options.budget.max_drop)
-    if options.budget.max_drop is not None and validation is None:
-        raise UsageError(
-            "K603",
-            f"max_drop={options.budget.max_drop:g} without validation data",
-            why="a drop is measured on validation data",
-            help="give --validation DATA",
-        )
-    timed = options.budget.min_speedup is not None or options.budget.max_latency_ms is not None
-    if timed and not options.measure_latency:
-        raise UsageError(
-            "K603", "a limit on speed without measuring latency", help="measure latency"
-        )
-    if options.level is not None and options.level not in LEVELS:
-        raise UsageError(
-            "K001", f"level {options.level}", help=f"levels are {', '.join(map(str, LEVELS))}"
-        )
-    if options.level == 2 and calibration is None and options.scheme is None:
-        raise UsageError("K601", "level 2 without calibration data")
-    scheme = options.scheme
-    if scheme is not None and scheme.needs_calibration and calibration is None:
-        raise UsageError(
-            "K601",
-            f"the static scheme {scheme.name} without calibration data",
-            why="static activation ranges come from data",
-        )
-    if options.threads < 1 or options.batch < 1:
-        raise UsageError(
-            "K001", f"threads={options.threads}, batch={options.batch}", why="both are 1 or more"
         )
 
 
@@ -208,6 +174,7 @@ class _Job:
         self.rng = np.random.default_rng(options.seed)
         self.split: dict[str, int] | None = None
         self.warnings: list[str] = []
+        self.runtimes: tuple[dict[str, Any], ...] = ()
 
     def run(
         self,
@@ -229,17 +196,23 @@ class _Job:
             _grouped(test, network, role="test", needs_labels=metric.needs_labels),
         )
         samples = data if data is not None else selection
-        bench = Workbench(
-            network,
-            get_target(self.options.target),
-            self.options.isa,
-            self.scratch,
-            data,
-            spread_rows(samples or [], QUICK_SAMPLES, network.input_specs),
-            self.options.threads,
-        )
-        ladder = self._ladder(bench, selection)
-        trial = ladder.climb()
+        few = spread_rows(samples or [], QUICK_SAMPLES, network.input_specs)
+
+        def make(target: str, candidates: tuple[Candidate, ...]) -> Ladder:
+            folder = self.scratch / f"{target}-{len(list(self.scratch.iterdir()))}"
+            folder.mkdir()
+            bench = Workbench(
+                network,
+                get_target(target),
+                self.options.isa,
+                folder,
+                data,
+                few,
+                self.options.threads,
+            )
+            return self._ladder(bench, selection, candidates or self._fixed())
+
+        ladder, trial = self._best(make)
         if trial is None or trial.build is None:
             raise _nothing_built(ladder)
         certified = certify_trial(
@@ -251,6 +224,19 @@ class _Job:
             rng=self.rng,
         )
         return self._write(certified)
+
+    def _best(self, make: Make) -> tuple[Ladder, Trial | None]:
+        """The best trial, of the runtime asked for or of all that are installed."""
+        if self.options.target != AUTO:
+            ladder = make(self.options.target, ())
+            return ladder, ladder.climb()
+        found = side_by_side(
+            candidates_for_auto(), make, rng=self.rng, threads=self.options.threads
+        )
+        self.runtimes = tuple(contender.to_json() for contender in found)
+        winner = next(contender for contender in found if contender.outcome == "chosen")
+        assert winner.ladder is not None
+        return winner.ladder, winner.trial
 
     def _divide(
         self, validation: Prepared | None, test: Prepared | None
@@ -286,7 +272,9 @@ class _Job:
             self.warnings.append(UNSHUFFLED.format(limit=HELD_BYTES >> 20))
         return data
 
-    def _ladder(self, bench: Workbench, selection: Prepared | None) -> Ladder:
+    def _ladder(
+        self, bench: Workbench, selection: Prepared | None, fixed: tuple[Candidate, ...]
+    ) -> Ladder:
         options = self.options
         judge = (
             PairedEvaluation(bench.float_build().runnable, selection, get_metric(options.metric))
@@ -302,7 +290,7 @@ class _Job:
             time_it=options.measure_latency,
             level=2 if options.level is None else options.level,
             keep_float=options.keep_float,
-            fixed=self._fixed(),
+            fixed=fixed,
         )
 
     def _fixed(self) -> tuple[Candidate, ...]:
@@ -322,6 +310,7 @@ class _Job:
             record,
             artifact=str(self.claim.target),
             validation_split=self.split,
+            runtimes=self.runtimes,
             warnings=[*record.warnings, *self.warnings],
         )
         artifact = write_artifact(

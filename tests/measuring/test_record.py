@@ -35,7 +35,7 @@ DOCUMENTED = {
     *("seed", "confidence", "metric", "baseline", "source", "candidate", "drop", "drop_interval"),
     *("drop_upper", "agreement", "speedup", "speedup_interval", "size_ratio", "memory_ratio"),
     *("latency", "parity", "verdict", "verdict_text", "warnings", "budget", "budget_met"),
-    *("budget_reasons", "trials", "sites", "distributions", "diagnosis", "environment"),
+    *("budget_reasons", "trials", "runtimes", "sites", "distributions", "diagnosis", "environment"),
     *("timings", "commands", "artifact"),
 }
 FIGURES = {

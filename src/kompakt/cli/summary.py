@@ -52,6 +52,7 @@ def summary(record: Mapping[str, Any], next_commands: Sequence[Sequence[str]]) -
         *_verdict(record),
         "",
         figures(record),
+        *_runtimes(record),
         *_judgements(record),
         *map(_unwrapped, _artifact(record)),
         *map(_unwrapped, _next(next_commands)),
@@ -118,6 +119,31 @@ def _rows(record: Mapping[str, Any], words: Wording) -> Iterator[tuple[str, str,
         yield row(
             "peak memory", "peak_memory_bytes", size, _smaller(record.get("memory_ratio"), words)
         )
+
+
+def _runtimes(record: Mapping[str, Any]) -> Iterator[Table]:
+    """Every runtime that was tried, where all of them were."""
+    from rich.table import Table
+
+    from kompakt.report.wording import milliseconds, size
+
+    rows = record.get("runtimes") or ()
+    if not rows:
+        return
+    table = Table(title="runtimes side by side", title_justify="left", box=None, pad_edge=False)
+    for name in ("runtime", "scheme", "float", "compressed", "size", "outcome"):
+        table.add_column(name, overflow="fold")
+    for row in rows:
+        why = f": {row['why']}" if row.get("why") else ""
+        table.add_row(
+            rich_markup(str(row["target"])),
+            rich_markup(str(row.get("scheme") or "–")),
+            milliseconds(row.get("float_ms")),
+            milliseconds(row.get("latency_ms")),
+            size(row.get("size_bytes")),
+            rich_markup(f"{row['outcome']}{why}", TEXT_LIMIT),
+        )
+    yield table
 
 
 def _smaller(value: object, words: Wording) -> str:

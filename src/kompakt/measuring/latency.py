@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -23,6 +23,7 @@ from kompakt.progress import track
 
 Floats = NDArray[np.float64]
 LEAST_PAIRS = 60
+LEAST_ROUNDS = 20
 DEFAULT_MARGIN = 0.05
 _SETTLE_S = 0.03
 _WARM_CALLS = 3
@@ -220,6 +221,50 @@ def measure_latency(
     return _summary(
         np.array([stopwatch.time_ms(timed) for _ in range(timings)]), timed.repeats, confidence
     )
+
+
+def time_in_turn(
+    calls: Mapping[str, Callable[[], Any]],
+    *,
+    rng: np.random.Generator,
+    rounds: int = LEAST_PAIRS,
+    min_ms: float = 1.0,
+    threads: int = 1,
+    confidence: float = 0.95,
+    max_seconds: float = 60.0,
+    clock: Clock | None = None,
+    task: str = "measuring latency",
+) -> dict[str, LatencySummary]:
+    """Time several models in turn, in random order within each round, so that all meet the same noise.
+
+    Args:
+        calls: One call of each model, by name.
+        rng: Decides the order within each round.
+        rounds: Timings of each model; at least 20 are taken when time is up.
+        min_ms: Least duration of one timing.
+        threads: Threads the runtimes use; see :func:`compare_latency`.
+        confidence: Of the intervals.
+        max_seconds: After this long, 20 rounds are enough.
+        clock: Another source of time.
+        task: What to call it while it runs.
+
+    Raises:
+        MetricError: K240 for a clock that does not advance.
+    """
+    stopwatch = _Stopwatch(clock or Clock(), min_ms, threads)
+    deadline = stopwatch.clock.now_ns() + int(max_seconds * 1e9)
+    timed = {name: stopwatch.prepared(call) for name, call in calls.items()}
+    names = list(timed)
+    times: dict[str, list[float]] = {name: [] for name in names}
+    for done in track(range(rounds), task):
+        if done >= LEAST_ROUNDS and stopwatch.clock.now_ns() > deadline:
+            break
+        for place in rng.permutation(len(names)):
+            times[names[place]].append(stopwatch.time_ms(timed[names[place]]))
+    return {
+        name: _summary(np.asarray(found), timed[name].repeats, confidence)
+        for name, found in times.items()
+    }
 
 
 @dataclass

@@ -80,6 +80,7 @@ class Record:
     budget_met: bool | None = None
     budget_reasons: Sequence[str] = ()
     trials: Sequence[Mapping[str, Any]] = ()
+    runtimes: Sequence[Mapping[str, Any]] = ()
     sites: Sequence[Mapping[str, Any]] = ()
     distributions: Sequence[Mapping[str, Any]] = ()
     diagnosis: Sequence[str] = ()

@@ -27,6 +27,12 @@ BILINGUAL: dict[str, tuple[str, str]] = {
         "Number {number}, {name}, was chosen: {why}.",
         "选中第 {number} 个配置 {name}：{why}。",
     ),
+    "runtimes.table": (
+        "Runtimes side by side, timed in turn in one process.",
+        "各运行时并列比较，在同一进程中轮流计时。",
+    ),
+    "column.runtime": ("Runtime", "运行时"),
+    "column.parity": ("Parity", "一致性"),
     # the data behind it
     "split": (
         "No separate test data were given, so the validation data were split: {choosing} samples "

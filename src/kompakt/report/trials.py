@@ -9,25 +9,30 @@ from typing import Any
 from kompakt.report.draft import Draft
 from kompakt.report.plots.scatter import Spot, scatter
 from kompakt.report.tables import Column, Figure, Table
-from kompakt.report.wording import real, seconds, size, whole
+from kompakt.report.wording import milliseconds, real, seconds, size, whole
 
 _SHAPES = {"chosen": "diamond", "dropped early": "cross", "over budget": "triangle"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Trials:
-    """The section; ``figure`` is ``None`` when fewer than two trials can be placed in it."""
+    """The section; ``figure`` is ``None`` when fewer than two trials can be placed in it, ``runtimes`` when one
+    runtime was asked for.
+    """
 
     text: str
     figure: Figure | None
     table: Table | None
+    runtimes: Table | None = None
 
 
 def section(draft: Draft) -> Trials:
     """Write the section."""
     trials = draft.items("trials")
     if not trials:
-        return Trials(text=draft.say("trials.none"), figure=None, table=None)
+        return Trials(
+            text=draft.say("trials.none"), figure=None, table=None, runtimes=_runtimes(draft)
+        )
     label = draft.say("table", number=draft.numbering.table())
     return Trials(
         text=draft.say("space").join(
@@ -35,6 +40,38 @@ def section(draft: Draft) -> Trials:
         ),
         figure=_figure(draft, trials, label),
         table=_table(draft, trials, label),
+        runtimes=_runtimes(draft),
+    )
+
+
+def _runtimes(draft: Draft) -> Table | None:
+    """Every runtime that was tried, with what it was written in, how fast it is and why it dropped out."""
+    rows, say = draft.items("runtimes"), draft.say
+    if not rows:
+        return None
+    chosen = [index for index, row in enumerate(rows) if row.get("outcome") == "chosen"]
+    keys = ("runtime", "trial", "outcome", "float_ms", "compressed_ms", "drop", "size", "parity")
+    kinds = {"runtime": "name", "trial": "name", "outcome": "long", "parity": "name"}
+    return Table(
+        ident="runtimes-table",
+        label=say("table", number=draft.numbering.table()),
+        caption=say("runtimes.table"),
+        columns=[Column(label=say(f"column.{key}"), kind=kinds.get(key, "number")) for key in keys],
+        rows=[_runtime(draft, row) for row in rows],
+        highlight=chosen[0] if chosen else None,
+    )
+
+
+def _runtime(draft: Draft, row: Mapping[str, Any]) -> tuple[str, ...]:
+    return (
+        str(row.get("target") or "–"),
+        str(row.get("scheme") or "–"),
+        _outcome(draft, row),
+        milliseconds(row.get("float_ms")),
+        milliseconds(row.get("latency_ms")),
+        draft.words.drop_number(row.get("drop")),
+        size(row.get("size_bytes")),
+        str(row.get("parity") or "–"),
     )
 
 
