@@ -220,13 +220,16 @@ def probe(path: Path, options: Mapping[str, str], codes: Sequence[str]) -> Sessi
     return _session(content, options, str(path), codes)
 
 
-def memory_job(path: str, options: Mapping[str, str], inputs: str) -> Callable[[], object]:
+def memory_job(
+    path: str, options: Mapping[str, str], inputs: str, threads: int = 1
+) -> Callable[[], object]:
     """A job for ``kompakt.measuring.memory``: load a model file and run it once.
 
     Args:
         path: The model file.
         options: Its options.
         inputs: An ``.npz`` file with its inputs by name.
+        threads: Not used: a microcontroller has one.
     """
     from tflite_micro.python.tflite_micro import runtime  # noqa: F401  (the runtime belongs to the baseline)
 
