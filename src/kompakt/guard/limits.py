@@ -23,7 +23,7 @@ class Limits:
         depth: Subgraphs inside each other.
         call_depth: Functions that call each other.
         rank: Dimensions of one tensor.
-        input_bytes: One input of fixed size.
+        input_bytes: One input, with 2 for each size that may change.
         constant_bytes: All values together that follow from constants alone.
         invented_bytes: One value of an operator that makes much of little, such as Expand.
         value_bytes: Any one value of known size.
@@ -45,14 +45,14 @@ class Limits:
     depth: int = 16
     call_depth: int = 32
     rank: int = 32
-    input_bytes: int = 256 * MB
+    input_bytes: int = 128 * MB
     constant_bytes: int = 128 * MB
     invented_bytes: int = 256 * MB
     value_bytes: int = GB
     memory_bytes: int = 320 * MB
     memory_per_byte: int = 10
     run_memory_bytes: int = 2 * GB
-    seconds: float = 30.0
+    seconds: float = 10.0
     seconds_per_gb: float = 120.0
 
     def memory_for(self, size: int) -> int:

@@ -35,7 +35,7 @@ def check_sizes(model: Any, file: str, limits: Limits) -> None:
     for graph in graphs_of(model.graph):
         shapes = {v.name: v.type for v in (*graph.value_info, *graph.output, *graph.input)}
         for value in graph.input:
-            _check(value.name, _bytes(value.type), limits.input_bytes, "input", file)
+            _check(value.name, _bytes(value.type, 2), limits.input_bytes, "input", file)
         stored = {tensor.name for tensor in graph.initializer}
         known = set(stored)
         for node in graph.node:
@@ -59,14 +59,13 @@ def _check(name: str, size: int, most: int, kind: str, file: str) -> None:
         raise refusal(TOO_LARGE, file, why, f"{named('value', name)}, the {kind[:60]}")
 
 
-def _bytes(kind: Any) -> int:
-    """Bytes of a value of this type; 0 when a size is unknown."""
+def _bytes(kind: Any, unknown: int = 0) -> int:
+    """Bytes of a value of this type, with this number for each unknown size."""
     tensor = kind.tensor_type
     if not kind.HasField("tensor_type") or not tensor.HasField("shape"):
         return 0
-    sizes = [size.dim_value if size.HasField("dim_value") else 0 for size in tensor.shape.dim]
-    if any(size < 0 for size in sizes):
-        return 0
+    sizes = [size.dim_value if size.HasField("dim_value") else -1 for size in tensor.shape.dim]
+    sizes = [unknown if size < 0 else size for size in sizes]
     return math.prod(sizes) * BITS.get(tensor.elem_type, 64) // 8
 
 

@@ -22,7 +22,7 @@ from kompakt.guard.worker import allow_memory
 
 SIZES = (1, 16, 64, 128, 224, 256, 512, 576)
 """Sizes tried for dynamic dimensions: those that importing tries."""
-MOST_ELEMENTS = 1 << 24
+MOST_ELEMENTS = 1 << 25
 """Elements of an input that is made up."""
 
 
@@ -70,7 +70,8 @@ def _check_with_onnx(model: Any, path: Path) -> None:
     try:
         onnx.checker.check_model(model)
     except (onnx.checker.ValidationError, ValueError, RuntimeError) as error:
-        why = f"the ONNX checker says: {_first(error)}"
+        _out_of_memory(error, path)
+        why = f"the ONNX checker says: {_first(error, path)}"
         raise refusal(GRAPH, path.name, why) from error
     for kind in lent:
         kind.ClearField("shape")
@@ -81,9 +82,8 @@ def _parsed(path: Path) -> Any:
     try:
         model.ParseFromString(path.read_bytes())
         return model
-    except MemoryError:
-        raise
     except Exception as error:
+        _out_of_memory(error, path)
         raise refusal(MALFORMED, path.name, f"it is no ONNX model: {_first(error)}") from error
 
 
@@ -103,7 +103,7 @@ def _runs(path: Path, limits: Limits) -> bool:
     except Exception as error:
         _out_of_memory(error, path)
         raise KompaktError(
-            "K124", f"loading {path.name} in ONNX Runtime", why=_first(error)
+            "K124", f"loading {path.name} in ONNX Runtime", why=_first(error, path)
         ) from error
     allow_memory(limits.run_memory_bytes)
     for size in SIZES:
@@ -121,9 +121,8 @@ def _runs(path: Path, limits: Limits) -> bool:
 
 def _out_of_memory(error: Exception, path: Path) -> None:
     words = str(error).lower()
-    if isinstance(error, MemoryError) or "bad_alloc" in words or "bad allocation" in words:
-        raise refusal(DIED, path.name, "it wanted more memory than it may have") from error
-    if "failed to allocate" in words:
+    signs = ("bad_alloc", "bad allocation", "failed to allocate", "arena alloc")
+    if isinstance(error, MemoryError) or any(sign in words for sign in signs):
         raise refusal(DIED, path.name, "it wanted more memory than it may have") from error
 
 
@@ -151,6 +150,8 @@ def _made_up(inputs: Any, size: int) -> dict[str, Any] | None:
     return feeds
 
 
-def _first(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
+def _first(error: Exception, path: Path | None = None) -> str:
+    """The first line of a message, without the folder of the private copy."""
+    text = str(error) if path is None else str(error).replace(f"{path.parent}{os.sep}", "")
+    lines = text.strip().splitlines()
     return (lines[0] if lines else type(error).__name__)[:300]

@@ -186,6 +186,12 @@ def _graphs(attribute: ir.Attr) -> list[ir.Graph]:
 
 _CONVERT = """
 import sys, onnx, onnx.version_converter
+try:
+    import resource
+    resource.setrlimit(resource.RLIMIT_AS, (int(sys.argv[4]), int(sys.argv[4])))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+except (ImportError, ValueError, OSError):
+    pass
 model = onnx.load(sys.argv[1], load_external_data=False)
 named = {i.name for i in model.graph.initializer}
 kept = [v for v in model.graph.input if v.name not in named]
@@ -206,8 +212,9 @@ def _raised(source: OnnxSource, opset: int) -> ir.Model:
     with tempfile.TemporaryDirectory(prefix="kompakt-") as folder:
         before, after = Path(folder) / "before.onnx", Path(folder) / "after.onnx"
         before.write_bytes(source.content)
+        memory = (2 << 30) + 20 * len(source.content)
         run = subprocess.run(
-            [sys.executable, "-c", _CONVERT, str(before), str(after), str(opset)],
+            [sys.executable, "-c", _CONVERT, str(before), str(after), str(opset), str(memory)],
             capture_output=True,
             text=True,
             timeout=CONVERSION_SECONDS,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, fx
 
 from kompakt.errors import CaptureError
+from kompakt.network.interface import TensorSpec
 from kompakt.network.network import Network
 from kompakt.network.onnx.shapes import Shapes
 from kompakt.network.onnx.source import OnnxSource
@@ -19,6 +21,8 @@ TOLERANCE = 1e-4
 """Largest relative difference between the network's outputs and ONNX Runtime's."""
 SMALLEST = 1e-6
 """A difference per value that is nothing, however small the outputs are."""
+MOST_ELEMENTS = 1 << 25
+"""Elements of an input above which no more sizes are tried."""
 SIZES = (1, 16, 64, 128, 224, 256, 512, 576)
 """Sizes tried for dynamic dimensions other than the batch when nobody gives an example."""
 
@@ -90,10 +94,17 @@ def _examples(network: Network, given: Mapping[str, Any] | None) -> Iterator[lis
     generator = torch.Generator().manual_seed(0)
     specs = network.input_specs
     for size in SIZES:
+        if size > SIZES[0] and not _is_small(specs, size):
+            return
         yield [_made_up(spec.shape, spec.dtype, size, generator) for spec in specs]
         # Perhaps only the first input has a size of its own, and all others follow the batch.
         rest = [_made_up(spec.shape, spec.dtype, 2, generator) for spec in specs[1:]]
         yield [_made_up(specs[0].shape, specs[0].dtype, size, generator), *rest]
+
+
+def _is_small(specs: Sequence[TensorSpec], unnamed: int) -> bool:
+    sizes = [[n if isinstance(n, int) else unnamed for n in spec.shape] for spec in specs]
+    return all(math.prod(shape) <= MOST_ELEMENTS for shape in sizes)
 
 
 def _made_up(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -140,7 +142,11 @@ def _is_small(node: ir.Node, given: Sequence[Array | None]) -> bool:
     if node.op_type == "Range" and all(g is not None for g in given):
         start, limit, step = (float(g) for g in given if g is not None)
         return bool(step) and abs((limit - start) / step) <= FOLD_LIMIT
-    return True
+    # Whatever broadcasts: small inputs along different axes make a large result.
+    there = [g for g in given if g is not None]
+    axes = itertools.zip_longest(*(reversed(g.shape) for g in there), fillvalue=1)
+    broadcast = math.prod(max(sizes) for sizes in axes)
+    return bool(broadcast <= max(FOLD_LIMIT, sum(int(g.size) for g in there)))
 
 
 def _run(node: ir.Node, given: Sequence[Array | None], opset: int) -> Array | None:

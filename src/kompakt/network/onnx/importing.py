@@ -28,6 +28,7 @@ from kompakt.network.onnx.example import checked_example
 from kompakt.network.onnx.facts import Facts
 from kompakt.network.onnx.fixing import with_fixed_inputs
 from kompakt.network.onnx.layers import Layer, layer_from
+from kompakt.network.onnx.names import Names, identifier
 from kompakt.network.onnx.opaque import OpaqueNode, one_node_model
 from kompakt.network.onnx.origin import Origin
 from kompakt.network.onnx.reader import Call, NodeReader, item, sequence_of
@@ -113,7 +114,7 @@ class _Importer:
         self.root = nn.Module()
         self.values: dict[str, fx.Node] = {}
         self.shapes = Shapes(facts)
-        self.names = _Names()
+        self.names = Names()
         self.tied: dict[tuple[str, bool], nn.Parameter] = {}
         self.opaque: Counter[str] = Counter()
 
@@ -304,49 +305,11 @@ class _Readable(dict[str, fx.Node]):
         return found
 
 
-class _Names:
-    """Makes identifiers of the file's names, each once."""
-
-    def __init__(self) -> None:
-        self.taken: set[str] = set()
-
-    def path(self, node: ir.Node) -> str:
-        """A dotted module path for a node: its own name, or that of its first output."""
-        named = next((str(o.name) for o in node.outputs if o.name), node.op_type)
-        return self._once(_dotted(node.name or named, node.op_type.lower()))
-
-    def attribute(self, name: str) -> str:
-        """An attribute name for a constant."""
-        return self._once("constant_" + re.sub(r"\W+", "_", name))
-
-    def _once(self, wanted: str) -> str:
-        # A module may not have the name of a module that holds it, nor of another's attribute.
-        name, count = wanted, 1
-        while name in self.taken or any(t.startswith(f"{name}.") for t in self.taken):
-            count += 1
-            name = f"{wanted}_{count}"
-        parts = name.split(".")
-        for end in range(1, len(parts)):
-            if ".".join(parts[:end]) in self.taken:
-                return self._once(name.replace(".", "_"))
-        self.taken.add(name)
-        return name
-
-
-def _dotted(name: str, otherwise: str) -> str:
-    parts = [re.sub(r"\W+", "_", part).strip("_") for part in re.split(r"[/.:]+", name)]
-    kept = [f"n{part}" if part[0].isdigit() else part for part in parts if part]
-    kept = [
-        f"{part}_" if hasattr(nn.Module, part) or part == "quantizers" else part for part in kept
-    ]
-    return ".".join(kept) or otherwise
-
-
 def _signature(inputs: list[ir.Value]) -> inspect.Signature:
     names: list[str] = []
     for place, value in enumerate(inputs):
-        name = re.sub(r"\W+", "_", str(value.name)).strip("_") or f"input_{place}"
-        name = f"input_{name}" if name[0].isdigit() else name
+        name = identifier(str(value.name), f"input_{place}")
+        name = f"input_{name[1:]}" if re.match("n[0-9]", name) and not str(value.name).startswith("n") else name
         while name in names:
             name += "_"
         names.append(name)

@@ -18,6 +18,8 @@ from kompakt.guard.limits import Limits
 from kompakt.guard.process import WORKER
 from kompakt.guard.refusals import MALFORMED, TOO_LARGE, refusal
 
+DEFAULT = Limits()
+"""What is too large when nobody says."""
 _REMEMBERED = 1000
 _CHUNK = 1 << 22
 
@@ -76,7 +78,7 @@ def checked_file(path: Path, *, limits: Limits | None = None) -> CheckedFile:
             up, K145 for a scale that is no positive number, K146 when the process died, K124 when ONNX Runtime
             does not load it.
     """
-    limits = limits or Limits()
+    limits = limits or DEFAULT
     copy = CheckedFile(Path(tempfile.mkdtemp(prefix="kompakt-onnx-")) / path.name)
     try:
         _check(path, copy.path, limits)
