@@ -16,6 +16,7 @@ from kompakt.cli import (
     explain,
     help,
     inspect,
+    lint,
     measure,
     report,
     verify,
@@ -92,6 +93,7 @@ app.command("measure")(measure.measure)
 app.command("inspect")(inspect.inspect)
 app.command("explain")(explain.explain)
 app.command("verify")(verify.verify)
+app.command("lint")(lint.lint)
 app.command("report")(report.report)
 app.command("sys")(system.sys)
 app.command("help")(help.help)

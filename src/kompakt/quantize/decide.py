@@ -242,7 +242,10 @@ def _quantize_edges(
     if kinds[node] not in rules.float_output_layers and node not in decision.summed:
         decision.ask(end, asked)
         decision.rewired.setdefault(end, set()).update(end.users)
-    if kinds[node] in rules.shared_inputs and len(_clippings(node, rules, kinds)) == 1:
+    shared = kinds[node] in rules.shared_inputs
+    if shared and (
+        asked in rules.symmetric_activations or len(_clippings(node, rules, kinds)) == 1
+    ):
         anchor = decision.representative(end)
         for origin in origins:
             decision.group[decision.representative(origin)] = anchor
