@@ -29,6 +29,7 @@ from kompakt.options import Options
 from kompakt.recording import Accuracy, Facts, Speed
 from kompakt.search.ladder import Ladder, Trial
 from kompakt.search.reason import why_chosen
+from kompakt.search.slowdown import slower_layers
 from kompakt.search.split import example_batch
 from kompakt.search.workbench import Build
 from kompakt.targets.target import Arrays
@@ -76,6 +77,8 @@ def certify_trial(
     if options.measure_latency:
         with bench.clock.stage("latency"):
             speed = _speed(ladder, build, options, rng)
+            if speed.latency is not None and speed.latency.interval[1] < 1:
+                speed.slower = slower_layers(bench, build, ladder.example)
             speed.source_ms = _source_latency(source, ladder, options.threads, rng)
     memory: tuple[int | None, int | None] = (None, None)
     if options.measure_memory:

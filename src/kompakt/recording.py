@@ -26,6 +26,7 @@ from kompakt.report.draft import Draft
 from kompakt.report.recipe import chosen
 from kompakt.search.budget import Budget
 from kompakt.search.ladder import Ladder, Trial, unsound
+from kompakt.search.slowdown import Slower, sentence
 
 NAMED = 10
 """So many sites are named in a warning; the parity section of the record has all."""
@@ -51,11 +52,13 @@ class Speed:
         latency: Float against compressed, at the asked batch size.
         table: One row for each batch size timed.
         source_ms: Median milliseconds of the user's own model in PyTorch.
+        slower: Layers that take longer than in float, where the whole file does.
     """
 
     latency: LatencyComparison | None = None
     table: list[dict[str, Any]] = field(default_factory=list)
     source_ms: float | None = None
+    slower: Sequence[Slower] = ()
 
 
 class Facts:
@@ -77,6 +80,7 @@ class Facts:
         self.bench, self.network = ladder.bench, ladder.bench.network
         self.float_size = ladder.bench.float_build().written.size_bytes
         self.size = self.build.written.size_bytes
+        self.slower = sentence(speed.slower)
 
     def record(self, options: Options) -> Record:
         """The record."""
@@ -91,7 +95,7 @@ class Facts:
             kompakt=kompakt.__version__,
             model=self._model(options.name),
             target=self._target(),
-            scheme=self.trial.candidate.scheme.to_json(),
+            scheme=self.build.candidate.scheme.to_json(),
             scheme_name=self.trial.candidate.scheme.name,
             level=self.trial.candidate.level,
             calibrator=self.trial.candidate.calibrator_name,
@@ -109,6 +113,7 @@ class Facts:
                 parity=self.certificate.verdict,
                 unmet=unmet,
                 chosen=self._chosen(),
+                slower=self.slower,
             ),
             metric=self._metric(options, comparison),
             drop=comparison.drop if comparison else None,
@@ -241,13 +246,30 @@ class Facts:
             warnings.append("calibrated with one sample: ranges from one sample are unreliable")
         if slower := all_slower(self.ladder.trials):
             warnings.append(slower)
-        # Integer kernels with unsigned activations are the ones that saturate without VNNI.
-        if self.bench.isa.startswith("x86") and quantizer_calls(self.build.placed):
+        if saturating := saturating_layers(self.certificate):
+            warnings.append(saturating)
+        elif self.certificate.pair_sums is None and self._may_saturate():
             warnings.append(
                 "on x86 processors without VNNI, 8-bit weights times unsigned activations saturate in "
                 "16-bit sums: accuracy there can be lower; run `kompakt verify --here` on such a machine"
             )
         return warnings
+
+    def _may_saturate(self) -> bool:
+        """Whether a runtime that does not say where it saturates might."""
+        return self.bench.isa.startswith("x86") and bool(quantizer_calls(self.build.placed))
+
+
+def saturating_layers(certificate: Certificate) -> str:
+    """Names the layers that saturate on x86 without VNNI; empty where none does."""
+    layers = [found.layer for found in certificate.pair_sums or () if found.at_risk]
+    if not layers:
+        return ""
+    more = f" and {len(layers) - NAMED} more" if len(layers) > NAMED else ""
+    return (
+        f"on x86 processors without VNNI, 16-bit sums saturate in {len(layers)} layers ({', '.join(layers[:NAMED])}"
+        f"{more}): accuracy there can be lower; --isa any writes a file for every processor"
+    )
 
 
 def unfused_sites(certificate: Certificate) -> str:

@@ -19,12 +19,14 @@ def verdict_text(
     parity: str | None,
     unmet: list[str],
     chosen: str = "",
+    slower: str = "",
 ) -> str:
     """Some sentences: parity failures, speed that was not gained, the budget, accuracy, size, the scheme."""
     sentences = []
     if parity == "failed":
         sentences.append("The file does not compute what was simulated: do not ship it.")
     sentences.append(speed_sentence(latency))
+    sentences.append(f"Responsible, {slower}." if slower else "")
     if unmet:
         sentences.append(f"The budget is not met: {'; '.join(unmet)}.")
     sentences.append(accuracy_sentence(metric, comparison))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,7 @@ from kompakt.measuring.verdict import amount, is_share
 from kompakt.network.layers import layers
 from kompakt.network.match import select
 from kompakt.progress import note
+from kompakt.quantize.layers import Treated
 from kompakt.report.wording import NBSP, size
 from kompakt.schemes import float32
 from kompakt.search.budget import Budget
@@ -31,6 +32,7 @@ from kompakt.search.candidates import Candidate, static, with_bias_correction, w
 from kompakt.search.diagnosis import diagnose_static
 from kompakt.search.distance import distance
 from kompakt.search.ranking import RANKING_SAMPLES, hybrids, rank_calibrators
+from kompakt.search.slowdown import sentence, slower_layers
 from kompakt.search.workbench import Build, Workbench
 
 LEAST_COVERED = 0.05
@@ -241,6 +243,7 @@ class Ladder:
         plain, error = ranked[0]
         yield plain
         yield with_bias_correction(plain)
+        yield from self._without_slow_layers(plain)
         if self._dynamic_share() < LEAST_COVERED:
             return
         for candidate, improved in hybrids(self.bench, plain, error):
@@ -249,6 +252,26 @@ class Ladder:
             )
             yield candidate
             yield with_bias_correction(candidate)
+
+    def _without_slow_layers(self, plain: Candidate) -> Iterator[Candidate]:
+        """Where static INT8 buys no speed: the same, with the layers that lost it left in float."""
+        trial = next((t for t in self.trials if t.candidate is plain), None)
+        if trial is None or trial.build is None or trial.latency is None or trial.latency.ratio > 1:
+            return
+        rows = slower_layers(self.bench, trial.build, self.example)
+        if not rows:
+            return
+        self.findings.append(f"{plain.name}, {sentence(rows)}")
+        treated = [m for m in trial.build.placed.modules() if isinstance(m, Treated)]
+        if len(rows) == len(treated):
+            return  # every layer is faster in float
+        left = (*self.keep_float, *(row.site for row in rows))
+        candidate = static(str(plain.calibrator), left)
+        yield replace(
+            candidate,
+            name=f"{plain.name} without slow layers",
+            why=f"{len(rows)} layers are faster in float",
+        )
 
     def _dynamic_share(self) -> float:
         rows = layers(self.bench.prepared)

@@ -46,6 +46,7 @@ from kompakt.targets.onnx_rewrites import (
     tidy,
 )
 from kompakt.targets.onnx_split import split_tensors
+from kompakt.targets.onnxruntime_profile import profile
 from kompakt.targets.target import Arrays, Target, Written
 
 _WEIGHTS8 = frozenset({"int8", "int8_narrow", "int7", "int7_narrow", "uint8"})
@@ -65,7 +66,7 @@ def rules(isa: str) -> Rules:
     """ONNX Runtime's rules on an instruction set.
 
     Args:
-        isa: ``arm`` has fast signed kernels; everything else is treated as x86.
+        isa: ``arm`` has fast signed kernels; all else is x86, where only ``x86-vnni`` never saturates.
     """
     signed = isa.startswith("arm")
     return Rules(
@@ -90,6 +91,8 @@ def rules(isa: str) -> Rules:
             "weight_only": _WEIGHTS8 | {"int4", "uint4", "fp16", "bf16"},
         },
         rounding="divide_even",
+        pair_sums=frozenset({"conv", "linear"}),
+        avoid_saturation=not signed and isa != "x86-vnni",
         reasons={
             "softmax": "softmax runs in float: its exponentials span more than 8 bits",
             "attention": "fused attention runs in float; its projections are integer layers",
@@ -373,4 +376,5 @@ ONNXRUNTIME = Target(
     operators=operators,
     memory_job="kompakt.targets.onnxruntime:memory_job",
     version=version,
+    profile=profile,
 )

@@ -107,6 +107,21 @@ class Parity:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Spent:
+    """The time one operator takes.
+
+    Attributes:
+        name: Its name in the graph the runtime executes.
+        operator: Its type there.
+        milliseconds: Median over some runs.
+    """
+
+    name: str
+    operator: str
+    milliseconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class Target:
     """A runtime.
 
@@ -123,6 +138,8 @@ class Target:
         memory_job: ``module:function`` that, in a fresh process, prepares loading and running a file once.
         version: The installed version, or None when the runtime is not installed.
         parity: How its files are certified.
+        profile: The time of every operator: (path, options, inputs, threads) to rows; None when the runtime does not
+            tell.
         automatic: Whether ``--target auto`` tries it: it runs on this machine what it writes.
     """
 
@@ -136,6 +153,7 @@ class Target:
     memory_job: str
     version: Callable[[], str | None]
     parity: Parity = Parity()
+    profile: Callable[..., list[Spent]] | None = None
     automatic: bool = True
 
 
