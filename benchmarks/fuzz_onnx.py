@@ -300,10 +300,12 @@ def _child(number: int, last: int, good: list[onnx.ModelProto]) -> tuple[int, in
         return pid, reading
     os.close(reading)
     folder = Path(tempfile.mkdtemp(prefix="fuzz-"))
+    tempfile.tempdir = str(folder)  # private copies of networks that are never collected go with it
+    (folder / "model").mkdir()
     try:
         for current in range(number, min(number + BATCH, last)):
             before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-            outcome = try_one(mutated(current, good), folder)
+            outcome = try_one(mutated(current, good), folder / "model")
             more = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) >> 10
             if more > GROWTH_MB and current > number:
                 outcome += f" grew by {more} MB"
