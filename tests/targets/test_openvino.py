@@ -18,7 +18,7 @@ from kompakt.measuring.data import Batch
 from kompakt.network.capture import capture
 from kompakt.network.rewrites import inference_form
 from kompakt.quantize.integer import run_in_integers
-from kompakt.quantize.place import quantizer_calls
+from kompakt.quantize.place import quantizer_calls, quantizer_of
 from kompakt.schemes import Scheme, Treatment, float32, fp16, w4, w8, w8a8
 from kompakt.targets import TARGETS
 
@@ -74,6 +74,17 @@ def test_codes_are_the_simulations(name: str, tmp_path: Path) -> None:
 
     run_in_integers(deployment.placed, x, on_codes=follow)
     assert differing <= OPENVINO.parity.share * total + 1
+
+
+def test_images_become_exactly_the_simulated_codes(tmp_path: Path) -> None:
+    """Pixels lie between two codes: another order of roundings would be seen at once."""
+    x = torch.arange(256).float().repeat(4 * 3)[: 4 * 3 * 100].reshape(4, 3, 10, 10) / 127.5 - 1
+    captured = network("plain")
+    made_ = deploy(captured, [Batch({"x": x}, None, 4)], w8a8(), target="openvino")
+    path, name = made_.written.save(tmp_path), made_.written.codes["x"]
+    found = OPENVINO.probe(path, made_.written.options, [name])({"x": x.numpy()})[name]
+    quantizer = quantizer_of(made_.placed, quantizer_calls(made_.placed)["x"])
+    assert np.array_equal(found, quantizer.codes(x).numpy())
 
 
 @pytest.mark.parametrize("name", [*STATIC, "dense", "twice", "encoder"])

@@ -58,11 +58,11 @@ def divide_away(x: Float32, scale: Float32, zero_point: Float32, qmin: int, qmax
 
 
 def affine_even(x: Float32, scale: Float32, zero_point: Float32, qmin: int, qmax: int) -> Float32:
-    """``even(x · a + b) + qmin`` over the range the codes span: OpenVINO."""
+    """``even(fma(x, a, b)) + qmin`` over the range the codes span: OpenVINO."""
     lo = (np.float32(qmin) - zero_point) * scale
     hi = (np.float32(qmax) - zero_point) * scale
     a = np.float32(qmax - qmin) / (hi - lo)
-    return np.rint(x * a + (-lo * a)) + np.float32(qmin)
+    return np.rint(fused_multiply_add(x, a, -lo * a)) + np.float32(qmin)
 
 
 def reciprocal_offset_even(

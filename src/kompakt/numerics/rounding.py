@@ -11,7 +11,7 @@ name                   code before clamping                 exact for
 divide_even            even(x / s) + zp                     ONNX Runtime, the ONNX standard
 reciprocal_even        even(x · (1/s)) + zp                 LiteRT optimised, torch fake-quantize
 divide_away            away(x / s) + zp                     LiteRT reference kernels
-affine_even            even(x · a + b) + qmin               OpenVINO CPU
+affine_even            even(fma(x, a, b)) + qmin            OpenVINO CPU
 reciprocal_offset_even even(fma(x, 1/s, zp))                torch.quantize_per_tensor on x86
 ====================== ==================================== =====================================
 
@@ -56,12 +56,12 @@ def divide_away(x: Tensor, scale: Tensor, zero_point: Tensor, qmin: int, qmax: i
 
 
 def affine_even(x: Tensor, scale: Tensor, zero_point: Tensor, qmin: int, qmax: int) -> Tensor:
-    """``even(x · a + b) + qmin`` with ``a``, ``b`` from the range the codes span."""
+    """``even(fma(x, a, b)) + qmin`` with ``a``, ``b`` from the range the codes span."""
     lo = (qmin - zero_point) * scale
     hi = (qmax - zero_point) * scale
     # Not number / tensor: PyTorch computes that as number * reciprocal, another float32.
     a = torch.full_like(lo, qmax - qmin).div_(hi - lo)
-    return x.mul(a).add_(-lo * a).round_().add_(float(qmin))
+    return fused_multiply_add(x, a, -lo * a).round_().add_(float(qmin))
 
 
 def reciprocal_offset_even(
