@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from kompakt.errors import ArtifactError, TargetError
+from kompakt.measuring.parity import certify
 from kompakt.network.capture import capture
 from kompakt.network.rewrites import inference_form
 from kompakt.quantize.integer import run_in_integers
@@ -315,3 +316,17 @@ def test_applications_find_a_signature() -> None:
             "outputs": [s.name for s in specs.output_specs],
         }
     }
+
+
+@needs_micro
+def test_files_for_microcontrollers_are_certified(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tflite_micro, "arena_bytes", lambda content: None)
+    deployment = made("plain", target="tflite-micro")
+    certificate = certify(
+        deployment.placed,
+        deployment.written,
+        TARGETS["tflite-micro"],
+        deployment.batches,
+        rules=deployment.rules,
+    )
+    assert certificate.verdict == "exact", certificate.first_difference

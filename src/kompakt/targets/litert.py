@@ -20,7 +20,7 @@ from kompakt.network.network import Network
 from kompakt.quantize.kinds import NEAREST, PAD_WITH_VALUE, SCALED_ADD
 from kompakt.quantize.rules import Rules
 from kompakt.targets.litert_schema import TYPES
-from kompakt.targets.litert_session import Session
+from kompakt.targets.litert_session import CODES, Session
 from kompakt.targets.litert_writing import TfliteFile, emit_tflite
 from kompakt.targets.target import Parity, Target, Written
 
@@ -198,7 +198,8 @@ def with_outputs(content: bytes, names: Sequence[str]) -> bytes:
     graph = model.subgraphs[0]
     index = {tensor.name.decode(): place for place, tensor in enumerate(graph.tensors)}
     outputs = [int(place) for place in graph.outputs]
-    outputs += [index[name] for name in dict.fromkeys(names) if index[name] not in outputs]
+    wanted = dict.fromkeys(name.removesuffix(CODES) for name in names)
+    outputs += [index[name] for name in wanted if index[name] not in outputs]
     graph.outputs = outputs
     builder = flatbuffers.Builder(len(content))
     builder.Finish(model.Pack(builder), b"TFL3")

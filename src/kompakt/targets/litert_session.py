@@ -15,6 +15,9 @@ from kompakt.network.interface import TensorSpec
 from kompakt.numerics.rounding import get_rounding
 from kompakt.targets.target import Arrays
 
+CODES = "#codes"
+"""Behind the name of an output: its codes, where the output itself is given as floats."""
+
 _DTYPES = {
     np.float32: torch.float32,
     np.float16: torch.float16,
@@ -89,7 +92,13 @@ class Session:
                 "running the model in LiteRT",
                 why=(str(error) or type(error).__name__).splitlines()[0],
             ) from error
-        return {d["name"]: self._read(d) for d in self.interpreter.get_output_details()}
+        found: Arrays = {}
+        for detail in self.interpreter.get_output_details():
+            name = detail["name"]
+            found[name] = self._read(detail, as_codes=name in self.codes)
+            if name + CODES in self.codes:
+                found[name + CODES] = self._read(detail, as_codes=True)
+        return found
 
     def _feed(self, inputs: Mapping[str, NDArray[Any]]) -> None:
         given = []
@@ -117,9 +126,9 @@ class Session:
         codes = rounding(x, scale, zero_point, limits.min, limits.max)
         return codes.clamp(limits.min, limits.max).numpy().astype(detail["dtype"])
 
-    def _read(self, detail: Mapping[str, Any]) -> NDArray[Any]:
+    def _read(self, detail: Mapping[str, Any], *, as_codes: bool) -> NDArray[Any]:
         array: NDArray[Any] = self.interpreter.get_tensor(detail["index"])
-        if self._coded(detail) and detail["name"] not in self.codes:
+        if self._coded(detail) and not as_codes:
             scale, zero_point = _grid(detail)
             array = (array.astype(np.int32) - zero_point).astype(np.float32) * scale
         if detail["name"] in self.orders:

@@ -31,6 +31,7 @@ from kompakt.targets.litert_emitter import (
 from kompakt.targets.litert_layer_forms import Skipped, is_absorbed, layer_form
 from kompakt.targets.litert_operator_forms import FORMS
 from kompakt.targets.litert_schema import pack
+from kompakt.targets.litert_session import CODES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +84,10 @@ class _Walk:
                 self._call(node)
         outputs = [v.tensor for v in self._outputs()]
         e = self.e
-        names = {site: e.tensors[index].name for site, index in e.codes.items()}
+        names = {
+            site: e.tensors[index].name + (CODES if index in outputs else "")
+            for site, index in e.codes.items()
+        }
         tool = f"kompakt {importlib.metadata.version('kompakt')}"
         # Firmware calls the only graph there is; applications and other tools ask for a signature.
         signature = "" if self.integer_io else "serving_default"
