@@ -5,12 +5,14 @@ from __future__ import annotations
 from difflib import get_close_matches
 
 from kompakt.errors import UsageError
+from kompakt.targets.coreml import COREML
 from kompakt.targets.executorch import EXECUTORCH
 from kompakt.targets.litert import LITERT
 from kompakt.targets.onnxruntime import ONNXRUNTIME
 from kompakt.targets.openvino import OPENVINO
 from kompakt.targets.pytorch import TORCH
 from kompakt.targets.pytorch_aot import TORCH_AOTI
+from kompakt.targets.pytorch_script import TORCHSCRIPT
 from kompakt.targets.target import Runnable, Target, Written
 from kompakt.targets.tensorrt import TENSORRT
 from kompakt.targets.tflite_micro import TFLITE_MICRO
@@ -22,6 +24,8 @@ TARGETS: dict[str, Target] = {
     "tensorrt": TENSORRT,
     "torch": TORCH,
     "torch-aoti": TORCH_AOTI,
+    "torchscript": TORCHSCRIPT,
+    "coreml": COREML,
     "litert": LITERT,
     "tflite-micro": TFLITE_MICRO,
 }

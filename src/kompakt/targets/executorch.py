@@ -28,12 +28,13 @@ from kompakt.targets.decomposed import decomposed
 from kompakt.targets.executorch_delegate import executed
 from kompakt.targets.executorch_program import (
     INTERFACE,
-    Program,
     dtype_name,
     first_line,
     load,
     quietly,
 )
+from kompakt.targets.lowering_check import refuse_garbage
+from kompakt.targets.one_sample import one_sample, size_notes
 from kompakt.targets.target import Parity, Target, Written
 
 MODEL_FILE = "model.pte"
@@ -95,11 +96,11 @@ def write(network: Network) -> Written:
         TargetError: K401 when ExecuTorch cannot lower an operator, K402 when the file computes something else.
     """
     module = decomposed(network, pairs_behind_padding=False, one_grid_for_cat=True)
-    examples, batch = _examples(network)
+    examples, batch = one_sample(network)
     interface = json.dumps(_interface(network, examples, batch), sort_keys=True)
     content = _lowered(module, examples, interface)
     refuse_garbage(load(content), module, examples)
-    return Written(files={MODEL_FILE: content}, notes=_notes(network, batch))
+    return Written(files={MODEL_FILE: content}, notes=size_notes(network, batch))
 
 
 def _lowered(module: fx.GraphModule, examples: tuple[Tensor, ...], interface: str) -> bytes:
@@ -126,47 +127,6 @@ def _lowered(module: fx.GraphModule, examples: tuple[Tensor, ...], interface: st
     return content
 
 
-def refuse_garbage(
-    runnable: Program, module: fx.GraphModule, examples: Sequence[Tensor], limit: float = 0.5
-) -> None:
-    """Run a written file on the example inputs: a lowering can go wrong without a warning.
-
-    Args:
-        runnable: The file, loaded.
-        module: What was lowered.
-        examples: Inputs of one sample.
-        limit: Relative error of an output that is no rounding any more.
-
-    Raises:
-        TargetError: K402 when an output is further off than that.
-    """
-    fed = dict(zip(runnable.input_names, (e.numpy() for e in examples), strict=True))
-    found = runnable(fed)
-    with torch.no_grad():
-        wanted = module(*examples)
-    for (name, got), exact in zip(found.items(), wanted, strict=True):
-        ours = torch.as_tensor(got).double()
-        gap = float((ours - exact.double()).norm()) / max(float(exact.double().norm()), 1e-6)
-        if ours.shape != exact.shape or not gap <= limit:
-            raise TargetError(
-                "K402",
-                "the lowered model",
-                where=name,
-                why=f"on the example inputs it is off by {gap:.2g} of its norm: it was lowered to something else",
-            )
-
-
-def _examples(network: Network) -> tuple[tuple[Tensor, ...], str | None]:
-    """Inputs of one sample, and the name of the batch dimension when all inputs and outputs have it first."""
-    specs = (*network.input_specs, *network.output_specs)
-    first = {spec.shape[0] if spec.shape else None for spec in specs}
-    batch = first.pop() if len(first) == 1 else None
-    tensors = [example.detach().contiguous() for example in network.example_inputs()]
-    if not isinstance(batch, str):
-        return tuple(tensors), None
-    return tuple(example[:1].contiguous() for example in tensors), batch
-
-
 def _interface(
     network: Network, examples: Sequence[Tensor], batch: str | None
 ) -> dict[str, list[dict[str, Any]]]:
@@ -178,25 +138,6 @@ def _interface(
         for one in inputs:
             one["shape"] = [batch, *list(one["shape"])[1:]]
     return {"inputs": inputs, "outputs": [{"name": spec.name} for spec in network.output_specs]}
-
-
-def _notes(network: Network, batch: str | None) -> tuple[str, ...]:
-    fixed = sorted(
-        {
-            size
-            for spec in network.input_specs
-            for size in spec.shape
-            if isinstance(size, str) and size != batch
-        }
-    )
-    notes = []
-    if batch is not None:
-        notes.append(
-            "the file computes one sample a call; loaded by kompakt, batches run one by one"
-        )
-    if fixed:
-        notes.append(f"{', '.join(fixed)}: fixed to the size of the example inputs")
-    return tuple(notes)
 
 
 def operators(
