@@ -49,7 +49,8 @@ class Prepared:
         self._started = True
         number = -1
         for number, batch in enumerate(batches):
-            yield self._checked(batch, number)
+            for part in fixed_parts(batch, self.input_specs, self.labelled):
+                yield self._checked(part, number)
         if number < 0:
             why = f"{_kind(self.source)} yielded nothing"
             raise DataError("K203", "no batch", where=self.title, why=why)
@@ -84,6 +85,34 @@ class Prepared:
             error.help = place.advice(error.code, self.input_specs) or error.help
             raise
         return Batch(tensors, labels, size, groups, rows)
+
+
+def fixed_parts(
+    batch: Any, specs: Sequence[InputSpec], labelled: bool | None
+) -> Iterator[Any]:
+    """A batch in parts of the size a model demands, where its batch size is fixed and the batch is a multiple."""
+    fixed = specs[0].shape[0] if specs and specs[0].shape else None
+    if not isinstance(fixed, int) or fixed < 1:
+        yield batch
+        return
+    try:
+        inputs, labels = split_batch(batch, specs, labelled)
+        sizes = {len(inputs[spec.name]) for spec in specs if spec.shape}
+    except (DataError, TypeError):
+        yield batch  # what is wrong with it is told later
+        return
+    size = next(iter(sizes))
+    if len(sizes) != 1 or size <= fixed or size % fixed:
+        yield batch
+        return
+    known = batch if isinstance(batch, Batch) else None
+    for start in range(0, size, fixed):
+        rows = slice(start, start + fixed)
+        part = {s.name: inputs[s.name][rows] if s.shape else inputs[s.name] for s in specs}
+        some = labels[rows] if labels is not None and len(labels) == size else labels
+        groups = None if known is None or known.groups is None else known.groups[rows]
+        places = None if known is None or known.rows is None else known.rows[rows]
+        yield Batch(part, some, fixed, groups, places)
 
 
 def prepare(
