@@ -24,6 +24,7 @@ FLOORS = (
     ("targets",),
     ("measuring",),
     ("artifact", "report"),
+    ("deploy",),
     ("search",),
     ("options",),
     ("recording",),

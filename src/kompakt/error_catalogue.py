@@ -775,6 +775,35 @@ CATALOGUE: dict[str, Entry] = {
         explanation="The manifest does not say which runtime the model file is for and how to load it.",
         remedy="write the artifact with `compress`, or load the model file with its runtime yourself",
     ),
+    "K540": Entry(
+        title="an artifact the server cannot run",
+        explanation="Triton runs ONNX, OpenVINO, TensorRT and TorchScript files. It has no backend for the files of "
+        "this target.",
+        remedy="compress the model again with --target onnxruntime, openvino, tensorrt or torchscript",
+    ),
+    "K541": Entry(
+        title="a model that is in the repository already",
+        explanation="A model of that name, or that version of it, is there. It may be served just now, so it is not "
+        "replaced. A model of the same inputs and outputs can become a new version of it.",
+        remedy="give another --version or --name, or remove what is there",
+    ),
+    "K542": Entry(
+        title="a batch the model does not take",
+        explanation="A server makes one batch of several requests only where all inputs and outputs begin with the "
+        "same dynamic dimension.",
+        remedy="compress with --dynamic INPUT:0=batch, or serve the model with --max-batch 0",
+    ),
+    "K543": Entry(
+        title="a step of an ensemble that does not fit",
+        explanation="What stands before or behind the model is an .onnx file, or a .py file with the constants INPUTS "
+        "and OUTPUTS. Tensors are wired by name, so names, types and shapes have to be the same.",
+        remedy="rename the step's tensors after the model's inputs or outputs",
+    ),
+    "K544": Entry(
+        title="a server configuration that cannot be read",
+        explanation="A config.pbtxt has a field or a value that the schema of the server does not have.",
+        remedy="write the model anew under another name, or correct the file by hand",
+    ),
     # K6xx budgets and search
     "K600": Entry(
         title="an impossible budget",

@@ -13,6 +13,7 @@ from kompakt import __version__
 from kompakt.cli import (
     compress,
     demo,
+    deploy,
     explain,
     help,
     inspect,
@@ -94,6 +95,7 @@ app.command("inspect")(inspect.inspect)
 app.command("explain")(explain.explain)
 app.command("verify")(verify.verify)
 app.command("lint")(lint.lint)
+app.command("deploy")(deploy.deploy)
 app.command("report")(report.report)
 app.command("sys")(system.sys)
 app.command("help")(help.help)
