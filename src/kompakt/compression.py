@@ -23,7 +23,7 @@ from kompakt.measuring.metrics import get_metric
 from kompakt.measuring.record import Record
 from kompakt.network.capture import capture
 from kompakt.network.network import Network
-from kompakt.options import Options, check_options
+from kompakt.options import Options, check_options, target_for
 from kompakt.progress import note
 from kompakt.report import render
 from kompakt.schemes import FLOAT, Scheme, get_scheme
@@ -33,7 +33,6 @@ from kompakt.search.ladder import Ladder, Trial
 from kompakt.search.runtimes import AUTO, Make, candidates_for_auto, side_by_side
 from kompakt.search.split import Half, example_batch, half_sizes, spread_rows
 from kompakt.search.workbench import Workbench
-from kompakt.targets import get_target
 
 QUICK_SAMPLES = 32
 """Samples, drawn across the data, for comparing calibrators, correcting biases and checking parity."""
@@ -90,6 +89,7 @@ def compress(
     metric: str = "agreement",
     budget: Budget | None = None,
     target: str = "onnxruntime",
+    target_options: Mapping[str, bool] | None = None,
     isa: str = "auto",
     level: int | None = None,
     scheme: str | Scheme | None = None,
@@ -120,6 +120,7 @@ def compress(
         metric: A metric's name, or ``package.module:function``.
         budget: What must hold.
         target: The runtime; ``auto`` tries every installed one and takes the fastest that holds the budget.
+        target_options: Settings of the runtime's files, such as ``{"integer_io": True}`` for ``litert``.
         isa: Instruction set to write for; ``auto`` is this machine's.
         level: Highest level to try: 1 needs no data, 2 is static. By default 2 where there is calibration data.
         scheme: Use this scheme instead of the ladder's own candidates.
@@ -158,6 +159,7 @@ def compress(
         measure_latency=measure_latency,
         measure_memory=measure_memory,
         commands=tuple(commands),
+        target_options=dict(target_options or {}),
     )
     check_options(options, calibration=calibration is not None, validation=validation is not None)
     with claim_output(out) as claim, tempfile.TemporaryDirectory(prefix="kompakt-") as scratch:
@@ -203,7 +205,7 @@ class _Job:
             folder.mkdir()
             bench = Workbench(
                 network,
-                get_target(target),
+                target_for(self.options, target),
                 self.options.isa,
                 folder,
                 data,

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
 
 from kompakt.errors import UsageError
 from kompakt.measuring.margin import check_drop
@@ -11,7 +14,7 @@ from kompakt.schemes import Scheme
 from kompakt.search.budget import Budget
 from kompakt.search.candidates import LEVELS
 from kompakt.search.runtimes import AUTO
-from kompakt.targets import get_target
+from kompakt.targets import Target, get_target
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +36,34 @@ class Options:
     measure_latency: bool
     measure_memory: bool
     commands: tuple[str, ...]
+    target_options: Mapping[str, bool] = field(default_factory=dict)
+
+
+def target_for(options: Options, name: str | None = None) -> Target:
+    """A runtime that writes the way the options say.
+
+    Args:
+        options: What was asked for.
+        name: Another runtime than the one asked for; options it does not have are left out then.
+
+    Raises:
+        UsageError: K003 when the runtime asked for has no such option, K404, K405.
+    """
+    target = get_target(name or options.target)
+    known = [
+        p.name
+        for p in inspect.signature(target.write).parameters.values()
+        if p.kind is inspect.Parameter.KEYWORD_ONLY
+    ]
+    unknown = [option for option in options.target_options if option not in known]
+    if unknown and options.target != AUTO:
+        raise UsageError(
+            "K003",
+            f"the option {unknown[0]!r} of the target {target.name}",
+            why=f"its options are {', '.join(known)}" if known else "it has no options",
+        )
+    given = {key: on for key, on in options.target_options.items() if key in known}
+    return replace(target, write=partial(target.write, **given)) if given else target
 
 
 def check_options(options: Options, *, calibration: bool, validation: bool) -> None:
@@ -47,7 +78,7 @@ def check_options(options: Options, *, calibration: bool, validation: bool) -> N
         UsageError: K001, K404, K405, K600, K601 or K603.
     """
     if options.target != AUTO:
-        get_target(options.target)
+        target_for(options)
     elif not options.measure_latency:
         raise UsageError(
             "K603", "the fastest runtime without measuring latency", help="measure latency"

@@ -192,6 +192,7 @@ class Facts:
             "session_options": dict(self.build.written.options),
             "main": self.build.written.main,
             "codes": dict(self.build.written.codes),
+            "notes": list(self.build.written.notes),
         }
 
     def _figures(self, role: str, metric: float | None, size: int, memory: int | None) -> Figures:
@@ -235,7 +236,7 @@ class Facts:
         }
 
     def _warnings(self, budget: Budget) -> list[str]:
-        warnings = [*self.network.notes, *self.build.written.notes]
+        warnings = [*self.network.notes]
         if self.latency is not None and self.latency.noisy:
             warnings.append("the machine was too noisy to measure speed within 5 %")
         warnings.extend(budget.undecided(self.latency))

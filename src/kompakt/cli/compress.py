@@ -12,7 +12,13 @@ import typer
 
 from kompakt.cli import options
 from kompakt.cli.ending import finish
-from kompakt.cli.quantities import check_number, parse_dynamic, parse_latency, parse_size
+from kompakt.cli.quantities import (
+    check_number,
+    parse_dynamic,
+    parse_latency,
+    parse_size,
+    parse_switches,
+)
 
 if TYPE_CHECKING:
     from kompakt.measuring.data import Dataset
@@ -53,6 +59,8 @@ def compress(
     max_latency: options.MaxLatency = None,
     confidence: options.Confidence = 0.95,
     target: options.Target = "onnxruntime",
+    target_option: options.TargetOption = None,
+    c_array: options.CArray = False,
     isa: options.Isa = "auto",
     level: options.Level = None,
     scheme: options.Scheme = None,
@@ -73,6 +81,8 @@ def compress(
         "dynamic": parse_dynamic("--dynamic", dynamic),
         "metric": metric or "agreement",
         "target": target,
+        "target_options": parse_switches("--target-option", target_option)
+        | ({"c_array": True} if c_array else {}),
         "isa": isa,
         "level": level,
         "scheme": scheme,

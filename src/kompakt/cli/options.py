@@ -32,10 +32,24 @@ Scheme = Annotated[
     str | None,
     typer.Option("--scheme", metavar="NAME|FILE", help="A preset such as w8a8, or a scheme file."),
 ]
-Target = Annotated[str, typer.Option("--target", metavar="NAME", help="The runtime.")]
+Target = Annotated[
+    str, typer.Option("--target", metavar="NAME", help="The runtime, or auto: the fastest.")
+]
+TargetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--target-option",
+        metavar="NAME=yes|no",
+        help="A setting of the runtime's files: integer_io, channels_last, c_array (litert, tflite-micro).",
+    ),
+]
+CArray = Annotated[
+    bool,
+    typer.Option("--c-array", help="Write C source and header for firmware beside the model."),
+]
 Isa = Annotated[
     str,
-    typer.Option("--isa", metavar="NAME", help="Instruction set: auto, x86, x86-vnni, arm or any."),
+    typer.Option("--isa", metavar="NAME", help="Instruction set: auto, vnni, avx2, arm or any."),
 ]
 KeepFloat = Annotated[
     list[str] | None,
@@ -77,6 +91,14 @@ Test = Annotated[
 ExampleData = Annotated[
     str | None,
     typer.Option("--data", metavar="DATA", help="Data whose first batch gives example inputs."),
+]
+InspectData = Annotated[
+    str | None,
+    typer.Option(
+        "--data",
+        metavar="DATA",
+        help="Data: its first batch gives example inputs, 16 tell which layers saturate without VNNI.",
+    ),
 ]
 Subject = Annotated[
     str,

@@ -96,3 +96,27 @@ def parse_dynamic(option: str, texts: Sequence[str] | None) -> dict[str, dict[in
         name, dimension, symbol = match.groups()
         dynamic.setdefault(name, {})[int(dimension)] = symbol
     return dynamic
+
+
+def parse_switches(option: str, texts: Sequence[str] | None) -> dict[str, bool]:
+    """``["integer_io=yes"]`` as ``{"integer_io": True}``; a name alone means yes.
+
+    Raises:
+        UsageError: K004 when one is neither yes nor no.
+    """
+    words = {
+        "yes": True,
+        "true": True,
+        "1": True,
+        "": True,
+        "no": False,
+        "false": False,
+        "0": False,
+    }
+    found = {}
+    for text in texts or ():
+        name, _, word = text.partition("=")
+        if not name or word.lower() not in words:
+            raise UsageError("K004", f"{option} {text}", why="it does not read NAME=yes or NAME=no")
+        found[name] = words[word.lower()]
+    return found

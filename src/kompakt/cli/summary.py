@@ -220,9 +220,12 @@ def _judgements(record: Mapping[str, Any]) -> Iterator[str]:
         yield _split(record["validation_split"])
     if record.get("parity"):
         yield _parity(record["parity"])
+        yield from _processors(record["parity"])
     if record.get("budget_met") is not None and _is_limited(record.get("budget") or {}):
         yield "budget: [green]✓ met[/]" if record["budget_met"] else "budget: [red]✗ not met[/]"
         yield from (f"  because {_text(reason)}" for reason in record.get("budget_reasons") or ())
+    notes = (record.get("target") or {}).get("notes") or ()
+    yield from (f"[cyan]note:[/] {_text(line)}" for line in notes)
     yield from (f"[yellow]warning:[/] {_text(line)}" for line in record.get("warnings") or ())
     yield from (f"[cyan]finding:[/] {_text(line)}" for line in record.get("diagnosis") or ())
 
@@ -270,6 +273,22 @@ def _parity(parity: Mapping[str, Any]) -> str:
             "dynamic layers differ on the runtime's own inputs"
         )
     return _first_difference(text, parity)
+
+
+def _processors(parity: Mapping[str, Any]) -> Iterator[str]:
+    """On which processors no integer sum saturates."""
+    families = parity.get("exact_on")
+    if not isinstance(families, list) or not families:
+        return
+    text = f"processors: no sum saturates on {', '.join(str(name) for name in families)}"
+    risky = [str(row["layer"]) for row in parity.get("pair_sums") or () if _at_risk(row)]
+    if risky:
+        text += f"; on x86 without VNNI some do, in {len(risky):,} layers (--isa any avoids it)"
+    yield rich_markup(text, TEXT_LIMIT)
+
+
+def _at_risk(row: Mapping[str, Any]) -> bool:
+    return row.get("verdict") in ("seen", "possible")
 
 
 def _first_difference(text: str, parity: Mapping[str, Any]) -> str:

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+Kind = Literal["text", "number", "name", "long"]
+
 from markupsafe import Markup
 
 
@@ -14,7 +16,7 @@ class Column:
     """One column; ``kind`` decides alignment and typeface."""
 
     label: str
-    kind: Literal["text", "number", "name", "long"] = "text"
+    kind: Kind = "text"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 from kompakt.report.draft import Draft
 from kompakt.report.plots.scatter import Spot, scatter
-from kompakt.report.tables import Column, Figure, Table
+from kompakt.report.tables import Column, Figure, Kind, Table
 from kompakt.report.wording import milliseconds, real, seconds, size, whole
 
 _SHAPES = {"chosen": "diamond", "dropped early": "cross", "over budget": "triangle"}
@@ -51,7 +51,9 @@ def _runtimes(draft: Draft) -> Table | None:
         return None
     chosen = [index for index, row in enumerate(rows) if row.get("outcome") == "chosen"]
     keys = ("runtime", "trial", "outcome", "float_ms", "compressed_ms", "drop", "size", "parity")
-    kinds = {"runtime": "name", "trial": "name", "outcome": "long", "parity": "name"}
+    kinds: dict[str, Kind] = {
+        "runtime": "name", "trial": "name", "outcome": "long", "parity": "name"
+    }  # fmt: skip
     return Table(
         ident="runtimes-table",
         label=say("table", number=draft.numbering.table()),

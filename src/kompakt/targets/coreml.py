@@ -330,4 +330,5 @@ COREML = Target(
     memory_job="kompakt.targets.coreml:memory_job",
     version=version,
     parity=Parity(against="outputs", output_error=0.05),
+    automatic=False,
 )

@@ -19,6 +19,7 @@ from kompakt.errors import ArtifactError
 from kompakt.network.network import Network
 from kompakt.quantize.kinds import NEAREST, PAD_WITH_VALUE, SCALED_ADD
 from kompakt.quantize.rules import Rules
+from kompakt.targets.litert_c_array import c_files
 from kompakt.targets.litert_schema import TYPES
 from kompakt.targets.litert_session import CODES, Session
 from kompakt.targets.litert_writing import TfliteFile, emit_tflite
@@ -89,28 +90,42 @@ def rules(isa: str) -> Rules:
     )
 
 
-def write(network: Network, *, integer_io: bool = False, channels_last: bool = False) -> Written:
+def write(
+    network: Network,
+    *,
+    integer_io: bool = False,
+    channels_last: bool = False,
+    c_array: bool = False,
+) -> Written:
     """Write a frozen (or untouched float) network as a ``.tflite`` file.
 
     Args:
         network: The network.
         integer_io: Inputs and outputs of the file hold codes, as firmware wants them; the default is floats.
         channels_last: Images come in and go out as (batch, height, width, channels).
+        c_array: Whether to write C source and header for firmware beside the model.
 
     Raises:
         TargetError: K401 when an operator has no form in TFLite.
     """
     file = emit_tflite(network, integer_io=integer_io, last_io=channels_last)
-    return written(file, "reciprocal_even" if integer_io else "")
+    sources = c_files(file.content) if c_array else {}
+    return written(file, "reciprocal_even" if integer_io else "", sources=sources)
 
 
-def written(file: TfliteFile, rounding: str, notes: Sequence[str] = ()) -> Written:
+def written(
+    file: TfliteFile,
+    rounding: str,
+    notes: Sequence[str] = (),
+    sources: Mapping[str, bytes] | None = None,
+) -> Written:
     """A file with the options it is loaded with.
 
     Args:
         file: What was emitted.
         rounding: How floats become the codes of its inputs, where it takes codes.
         notes: What else a user should know.
+        sources: Files to put beside the model.
     """
     options = {}
     if file.orders:
@@ -121,7 +136,7 @@ def written(file: TfliteFile, rounding: str, notes: Sequence[str] = ()) -> Writt
     transposes = file.operators.get("TRANSPOSE", 0)
     shape = f"{sum(file.operators.values())} operators, {transposes} of them TRANSPOSE"
     return Written(
-        files={MODEL_FILE: file.content},
+        files={MODEL_FILE: file.content, **(sources or {})},
         codes=file.codes,
         options=options,
         notes=(shape, *notes),

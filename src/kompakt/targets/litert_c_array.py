@@ -101,3 +101,8 @@ def resolver_name(operator: str) -> str:
 
 
 __all__ = ["c_array", "resolver_name"]
+
+
+def c_files(content: bytes, arena: int | None = None) -> dict[str, bytes]:
+    """The same as files: ``model.h`` and ``model.c``."""
+    return {name: text.encode() for name, text in c_array(content, "model", arena).items()}

@@ -159,4 +159,5 @@ TORCH_AOTI = Target(
     memory_job="kompakt.targets.pytorch_aot:memory_job",
     version=version,
     parity=Parity(against="outputs", output_error=0.05),
+    automatic=False,
 )

@@ -174,6 +174,7 @@ TORCHSCRIPT = Target(
     memory_job="kompakt.targets.pytorch_script:memory_job",
     version=version,
     parity=Parity(against="outputs", output_error=0.05),
+    automatic=False,
 )
 
 __all__ = ["TORCHSCRIPT", "load", "operators", "quantized_module", "rules", "version", "write"]

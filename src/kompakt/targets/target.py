@@ -15,6 +15,8 @@ from kompakt.network.network import Network
 from kompakt.quantize.rules import Rules
 
 Arrays = dict[str, NDArray[Any]]
+BESIDE = (".c", ".h", ".py", ".sh", ".md", ".txt")
+"""How files end that lie beside a model for people and compilers."""
 Against = Literal["integers", "layers", "outputs"]
 
 
@@ -77,8 +79,8 @@ class Written:
 
     @property
     def size_bytes(self) -> int:
-        """Size of all files on disk."""
-        return sum(len(content) for content in self.files.values())
+        """Size of the model's files on disk; source code and scripts beside them do not count."""
+        return sum(len(content) for name, content in self.files.items() if not name.endswith(BESIDE))
 
     def save(self, folder: Path) -> Path:
         """Write the files into an existing folder; returns the model file's path."""

@@ -23,6 +23,7 @@ from kompakt.errors import ArtifactError
 from kompakt.network.network import Network
 from kompakt.quantize.rules import Rules
 from kompakt.targets import litert
+from kompakt.targets.litert_c_array import c_files
 from kompakt.targets.litert_session import Session
 from kompakt.targets.litert_writing import emit_tflite
 from kompakt.targets.target import Parity, Target, Written
@@ -43,25 +44,34 @@ def rules(isa: str) -> Rules:
     )
 
 
-def write(network: Network, *, integer_io: bool = True, channels_last: bool = True) -> Written:
+def write(
+    network: Network,
+    *,
+    integer_io: bool = True,
+    channels_last: bool = True,
+    c_array: bool = False,
+) -> Written:
     """Write a frozen (or untouched float) network as a ``.tflite`` file for firmware.
 
     Args:
         network: The network.
         integer_io: Inputs and outputs hold codes.
         channels_last: Images come in and go out as (batch, height, width, channels).
+        c_array: Whether to write C source and header for firmware beside the model.
 
     Raises:
         TargetError: K401 when an operator has no form in TFLite.
     """
     file = emit_tflite(network, integer_io=integer_io, last_io=channels_last)
     notes = []
+    size = None
     if version() is not None:
         size = arena_bytes(file.content)
         known = "does not run it" if size is None else f"needs an arena of {size} bytes"
         notes.append(f"TensorFlow Lite for Microcontrollers {known}")
     notes.append("operators: " + ", ".join(sorted(file.operators)))
-    return litert.written(file, ROUNDING if integer_io else "", notes)
+    sources = c_files(file.content, size) if c_array else {}
+    return litert.written(file, ROUNDING if integer_io else "", notes, sources)
 
 
 _PROBE = """
@@ -257,4 +267,5 @@ TFLITE_MICRO = Target(
     memory_job="kompakt.targets.tflite_micro:memory_job",
     version=version,
     parity=Parity(against="integers"),
+    automatic=False,
 )
