@@ -36,6 +36,8 @@ BENCHMARKS: dict[str, tuple[str, dict[str, float]]] = {
     "parity": ("parity", {}),
     "capture": ("capturing", {}),
     "onnx": ("onnx_files", {}),
+    "support": ("support", {}),
+    "other_cpus": ("other_cpus", {}),
     "openvino": ("openvino", {}),
     "litert": ("litert", {}),
 }

@@ -9,13 +9,13 @@ kompakt.measure("model.onnx", data, "top1")
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import nn
+from torch import Tensor, nn
 
 from kompakt.artifact import GoldenBuilder, GoldenComparison, compare_golden, open_artifact
 from kompakt.artifact.output import writing_errors
@@ -23,7 +23,7 @@ from kompakt.certification import run_network
 from kompakt.errors import ArtifactError, SchemeError
 from kompakt.measuring.accuracy import evaluate_together
 from kompakt.measuring.comparison import compare
-from kompakt.measuring.data import prepare, with_groups
+from kompakt.measuring.data import Batch, prepare, with_groups
 from kompakt.measuring.environment import resolved_isa
 from kompakt.measuring.margin import check_drop, read_drop
 from kompakt.measuring.metrics import get_metric
@@ -35,11 +35,14 @@ from kompakt.network.network import Network
 from kompakt.network.rewrites import inference_form
 from kompakt.observe import Calibration
 from kompakt.observe import calibrate as observe_network
+from kompakt.quantize.avoid_saturation import avoid_saturation_
 from kompakt.quantize.freeze import frozen_copy
 from kompakt.quantize.place import place as place_by_rules
 from kompakt.quantize.place import plan_of
 from kompakt.quantize.quantizer import stage
 from kompakt.quantize.ranges import set_ranges_
+from kompakt.quantize.rules import Rules
+from kompakt.quantize.saturation import PairSums, pair_sums
 from kompakt.schemes import FLOAT, Scheme, float32, get_scheme
 from kompakt.targets import Written, get_target
 from kompakt.targets.target import Runnable
@@ -68,13 +71,19 @@ def place(
     """
     wanted = get_scheme(scheme) if isinstance(scheme, str) else scheme
     rules = get_target(target).rules(resolved_isa(isa))
-    return place_by_rules(inference_form(network), wanted, rules)
+    placed = place_by_rules(inference_form(network), wanted, rules)
+    placed.meta["rules"] = rules
+    return placed
 
 
 def calibrate(
     placed: Network, data: Iterable[Any], calibrator: str | Mapping[str, str] = "mse"
 ) -> Calibration:
-    """Stream data through a placed network once and give its quantizers ranges, in place.
+    """Stream data through a placed network and give its quantizers ranges, in place.
+
+    Where the network is also for processors whose 16-bit sums saturate (``isa="any"``), the data is read a second time,
+    and layers that would saturate on it get weights with which they do not. Data that can be read once only gives all
+    layers such weights that might.
 
     Args:
         placed: A placed network.
@@ -91,6 +100,10 @@ def calibrate(
     with stage(placed, "off"):
         calibration = observe_network(placed, plan_of(placed).taps, batches)
     set_ranges_(placed, calibration, calibrator)
+    rules = placed.meta.get("rules")
+    if isinstance(rules, Rules) and rules.avoid_saturation and rules.pair_sums:
+        again = () if iter(data) is data else prepare(data, placed.input_specs, role="calibration")
+        avoid_saturation_(placed, lambda: _tensors_of(again), rules)
     return calibration
 
 
@@ -246,6 +259,7 @@ def inspect(
     isa: str = "auto",
     dynamic: Mapping[str, Mapping[int, str]] | None = None,
     keep_float: Sequence[str] = (),
+    calibration: Iterable[Any] | None = None,
 ) -> list[dict[str, Any]]:
     """Every site of a model: what a scheme would do to it on a target, or why it stays float.
 
@@ -257,10 +271,13 @@ def inspect(
         isa: Instruction set; ``auto`` is this machine's.
         dynamic: Further dynamic dimensions.
         keep_float: Selectors of layers left in float.
+        calibration: Batches of inputs that can be read several times; with them, which layers saturate on processors
+            without VNNI is found on data.
 
     Returns:
-        One row a site: ``name``, ``kind``, ``role``, ``format``, ``why_float``, and for layers ``shape``,
-        ``parameters``, ``bytes``, ``macs``.
+        One row a site: ``name``, ``kind``, ``role``, ``format``, ``why_float``, ``why_format``, and for layers
+        ``shape``, ``parameters``, ``bytes``, ``macs``; ``pair_sums`` for layers that may saturate on processors
+        without VNNI.
     """
     network = (
         model if isinstance(model, Network) else capture(model, example_inputs, dynamic=dynamic)
@@ -276,7 +293,26 @@ def inspect(
         if error.code != "K345":
             raise
         placed = place_by_rules(prepared, float32(), rules)
-    return site_rows(placed, {row.name: row for row in layers(prepared)}, None)
+    placed.meta["rules"] = rules
+    found = {entry.layer: entry for entry in _pair_sums(placed, rules, calibration)}
+    rows = site_rows(placed, {row.name: row for row in layers(prepared)}, None)
+    for row in rows:
+        if row["role"] == "weight" and row["name"] in found:
+            row["pair_sums"] = found[row["name"]].to_json()
+    return rows
+
+
+def _pair_sums(placed: Network, rules: Rules, data: Iterable[Any] | None) -> list[PairSums]:
+    """What saturates without VNNI: on the data, or by the weights alone; ``placed`` gets ranges from the data."""
+    if not rules.pair_sums or data is None or not plan_of(placed).taps:
+        return pair_sums(placed, (), rules)
+    calibrate(placed, data)
+    again = prepare(data, placed.input_specs, role="calibration")
+    return pair_sums(frozen_copy(placed), _tensors_of(again), rules)
+
+
+def _tensors_of(batches: Iterable[Batch]) -> Iterator[list[Tensor]]:
+    return (list(batch.inputs.values()) for batch in batches)
 
 
 def _rows(inputs: Mapping[str, np.ndarray[Any, Any]]) -> int:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kompakt.cli import options
 from kompakt.cli.quantities import parse_dynamic
 
 if TYPE_CHECKING:
     from kompakt.schemes import Scheme
+    from kompakt.sources import Source
+
+BATCHES = 16
+"""Batches of data that are looked at."""
 
 
 def inspect(
@@ -17,7 +21,7 @@ def inspect(
     scheme: options.Scheme = "w8a8",
     target: options.Target = "onnxruntime",
     isa: options.Isa = "auto",
-    data: options.ExampleData = None,
+    data: options.InspectData = None,
     keep_float: options.KeepFloat = None,
     dynamic: options.Dynamic = None,
     trust_source: options.TrustSource = False,
@@ -44,11 +48,22 @@ def inspect(
             target=target,
             isa=isa,
             dynamic=found.dynamic if axes is None else axes,
+            calibration=_some(data, found) if data else None,
         )
     if as_json:
         print_json({"sites": rows, "totals": totals(rows)})
     else:
         print_result(*site_tables(rows))
+
+
+def _some(data: str, source: Source) -> list[Any]:
+    from itertools import islice
+
+    from kompakt.measuring.data import open_data
+    from kompakt.sources import input_names
+
+    names = input_names(source.model, source.example_inputs)
+    return list(islice(open_data(data, names, "calibration"), BATCHES))
 
 
 def _wanted(name: str | None, keep_float: Sequence[str]) -> Scheme:

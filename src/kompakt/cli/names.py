@@ -8,7 +8,18 @@ from typing import Any
 
 from kompakt.cli.suggest import check_name
 
-ISAS = ("auto", "x86", "x86-vnni", "arm", "any")
+ISAS = (
+    "auto",
+    "any",
+    "x86",
+    "x86-vnni",
+    "x86-avx2",
+    "x86-avx512f",
+    "vnni",
+    "avx2",
+    "avx512",
+    "arm",
+)
 
 
 def check_names(settings: Mapping[str, Any]) -> None:
@@ -44,7 +55,7 @@ def _check_metric(name: str | None) -> None:
 def _check_target(name: str | None) -> None:
     from kompakt.targets import TARGETS
 
-    check_name("--target", name, TARGETS)
+    check_name("--target", name, ("auto", *TARGETS))
 
 
 def _check_calibrator(name: str | None) -> None:

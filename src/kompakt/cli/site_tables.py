@@ -29,6 +29,7 @@ def site_tables(rows: Sequence[Row]) -> Iterator[RenderableType]:
         yield ""
     yield _edges([row for row in rows if row.get("role") != "weight"])
     yield from _reasons(rows)
+    yield from _saturation(rows)
     yield _total_line(rows)
 
 
@@ -96,6 +97,31 @@ def _reasons(rows: Sequence[Row]) -> Iterator[RenderableType]:
         yield "\n[bold]stays float[/]"
     for reason, names in sites.items():
         yield f"  {rich_markup(reason, 300)}:"
+        yield Padding(", ".join(rich_markup(name) for name in names), (0, 0, 0, 4), expand=False)
+
+
+def _saturation(rows: Sequence[Row]) -> Iterator[RenderableType]:
+    """Layers whose 16-bit sums saturate on processors without VNNI, and what was done about it."""
+    from rich.padding import Padding
+
+    told: dict[str, list[str]] = {}
+    for row in rows:
+        if row.get("why_format"):
+            told.setdefault(f"{row['format']} so that none saturates", []).append(str(row["name"]))
+        found = row.get("pair_sums") or {}
+        if found.get("verdict") == "seen":
+            text = "saturates on this data"
+        elif found.get("verdict") == "possible":
+            text = "may saturate; --data tells whether it does"
+        elif found.get("verdict") == "not seen":
+            text = "might saturate, but does not on this data"
+        else:
+            continue
+        told.setdefault(text, []).append(str(row["name"]))
+    if told:
+        yield "\n[bold]16-bit sums on x86 without VNNI[/]"
+    for text, names in told.items():
+        yield f"  {rich_markup(text, 300)}:"
         yield Padding(", ".join(rich_markup(name) for name in names), (0, 0, 0, 4), expand=False)
 
 

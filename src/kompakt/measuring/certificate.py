@@ -8,8 +8,11 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from kompakt.quantize.saturation import PairSums
 from kompakt.targets.target import Against
 
+INSTRUCTION_SETS = ("x86-vnni", "x86", "arm")
+"""Families of processors whose integer kernels differ in when they saturate."""
 Fed = Literal["integer", "table", "float"]
 Verdict = Literal["exact", "within tolerance", "failed"]
 
@@ -196,6 +199,7 @@ class Certificate:
         first_difference: The first site that is not acceptable.
         tolerances: What was accepted.
         operators: The operators the runtime executes, counted.
+        pair_sums: Layers whose sums can saturate on x86 without VNNI; None where that was not looked at.
     """
 
     verdict: Verdict
@@ -212,6 +216,20 @@ class Certificate:
     tolerances: Tolerances
     operators: dict[str, int] = field(default_factory=dict)
     unfused: tuple[str, ...] = ()
+    pair_sums: tuple[PairSums, ...] | None = None
+
+    @property
+    def exact_on(self) -> list[str] | None:
+        """The instruction sets on which no integer sum of the file saturates; None where that was not looked at.
+
+        On x86 without VNNI that is proven by the weights, or else seen on the samples.
+        """
+        if self.pair_sums is None or not (self.rows or self.layers):
+            return None
+        if self.verdict == "failed":
+            return []
+        at_risk = any(found.at_risk for found in self.pair_sums)
+        return [name for name in INSTRUCTION_SETS if name != "x86" or not at_risk]
 
     def to_json(self) -> dict[str, Any]:
         """The ``parity`` object of a record."""
@@ -240,6 +258,8 @@ class Certificate:
             "layers": [asdict(r) for r in self.layers],
             "fused_operators": self.operators,
             "unfused": list(self.unfused),
+            "exact_on": self.exact_on,
+            "pair_sums": None if self.pair_sums is None else [p.to_json() for p in self.pair_sums],
         }
 
 

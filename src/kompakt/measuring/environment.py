@@ -33,6 +33,8 @@ PACKAGES = (
     "ai-edge-litert",
     "transformers",
 )
+ISA_ALIASES = {"avx2": "x86-avx2", "avx512": "x86-avx512f", "vnni": "x86-vnni"}
+"""Short names of instruction sets."""
 _X86_FLAGS = (
     "avx2",
     "fma",
@@ -130,12 +132,13 @@ def resolved_isa(asked: str) -> str:
     """
     if asked == "auto":
         return isa(cpu_flags())
+    asked = ISA_ALIASES.get(asked, asked)
     if asked not in ISAS:
         raise UsageError(
             "K001",
             f"the instruction set {asked!r}",
             why="there is none of that name",
-            help=f"use auto, {', '.join(ISAS)}",
+            help=f"use auto, {', '.join((*ISA_ALIASES, *ISAS))}",
         )
     return asked
 

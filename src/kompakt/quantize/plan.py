@@ -21,6 +21,7 @@ class Site:
         role: ``weight`` or ``activation``.
         format: Format of its codes, or None when it stays float.
         why_float: The reason, when it stays float.
+        why_format: The reason for its format, where that is not what the scheme asks for.
         quantizer: Module path of its quantizer in the placed network (activations only).
         node: Name of the graph node concerned.
         treatment: The layer's treatment (weights only).
@@ -31,6 +32,7 @@ class Site:
     role: Role
     format: str | None = None
     why_float: str | None = None
+    why_format: str | None = None
     quantizer: str | None = None
     node: str = ""
     treatment: Treatment | None = None
@@ -44,6 +46,7 @@ class Site:
             "role": self.role,
             "format": self.format,
             "why_float": self.why_float,
+            "why_format": self.why_format,
             "granularity": str(granularity) if granularity else None,
         }
 

@@ -39,6 +39,9 @@ class Rules:
         arithmetic: How its kernels scale sums to codes, by its name in ``kompakt.quantize.arithmetic``.
         symmetric_activations: Activation formats whose zero point has to be 0.
         fixed_outputs: For kinds whose output has a scale of its own, (scale, zero point) by activation format.
+        pair_sums: Kinds whose kernels, on x86 without VNNI, add two products in 16 bits, where they can saturate
+            (see :mod:`kompakt.quantize.saturation`).
+        avoid_saturation: Whether files are also for such processors.
         reasons: For kinds that stay float, why.
     """
 
@@ -64,6 +67,8 @@ class Rules:
     arithmetic: str = "float32"
     symmetric_activations: frozenset[str] = frozenset()
     fixed_outputs: Mapping[str, Mapping[str, tuple[float, int]]] = field(default_factory=dict)
+    pair_sums: frozenset[str] = frozenset()
+    avoid_saturation: bool = False
     reasons: Mapping[str, str] = field(default_factory=dict)
 
     def activation_format(self, asked: str) -> str:

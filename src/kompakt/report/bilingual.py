@@ -63,6 +63,26 @@ BILINGUAL: dict[str, tuple[str, str]] = {
         "{samples} samples. Their relative error is {error}.",
         "没有量化的激活，因此没有编码可比：只在 {samples} 个样本上比较了输出，相对误差为 {error}。",
     ),
+    "parity.exact_on": (
+        "No integer sum of this file saturates on processors of these families: {list}.",
+        "在以下处理器系列上，这个文件的整数求和都不会饱和：{list}。",
+    ),
+    "parity.saturating": (
+        "On x86 without VNNI, sums of two products leave 16 bits in {number} layers, and the file "
+        "computes something else there: {sites}.",
+        "在没有 VNNI 的 x86 处理器上，有 {number} 个层的两个乘积之和超出 16 位，"
+        "文件在那里会算出别的结果：{sites}。",
+    ),
+    "parity.not_seen": (
+        "In {number} layers the weights would allow such sums on x86 without VNNI; on {samples} samples "
+        "none occurred: {sites}.",
+        "有 {number} 个层的权重在没有 VNNI 的 x86 处理器上可能出现这样的和；"
+        "在 {samples} 个样本上没有出现：{sites}。",
+    ),
+    "parity.other_weights": (
+        "{number} layers have 7-bit or unsigned weights so that their sums cannot saturate there: {sites}.",
+        "有 {number} 个层采用 7 位或无符号权重，使它们的求和在那里不会饱和：{sites}。",
+    ),
     "parity.outputs_only.short": ("outputs only", "只比较输出"),
     "tolerance.integer_share": (
         "behind an integer kernel {value} of the codes may differ",

@@ -94,6 +94,7 @@ def _sentences(draft: Draft, found: Mapping[str, Any]) -> Iterator[str]:
     if isinstance(unfused, list | tuple) and unfused:
         names = draft.say("list").join(str(site) for site in unfused)
         yield draft.say("parity.unfused", number=whole(len(unfused)), sites=names)
+    yield from _processors(draft, found)
     if layers:
         yield draft.say(
             "parity.layers",
@@ -112,6 +113,33 @@ def _sentences(draft: Draft, found: Mapping[str, Any]) -> Iterator[str]:
             differing=whole(found.get("free_running_differing")),
             codes=whole(codes),
         )
+
+
+def _processors(draft: Draft, found: Mapping[str, Any]) -> Iterator[str]:
+    """On which processors no integer sum saturates, and in which layers some do elsewhere."""
+    families, rows = found.get("exact_on"), found.get("pair_sums")
+    if not isinstance(families, list) or not families or not isinstance(rows, list):
+        return
+    say = draft.say
+    yield say("parity.exact_on", list=say("list").join(str(name) for name in families))
+    by_verdict: dict[str, list[str]] = {}
+    for row in rows:
+        by_verdict.setdefault(str(row.get("verdict")), []).append(str(row.get("layer")))
+    changed = [str(site["name"]) for site in draft.items("sites") if site.get("why_format")]
+    samples = max((real(row.get("samples")) or 0 for row in rows), default=0)
+    told = {
+        "parity.saturating": [*by_verdict.get("seen", ()), *by_verdict.get("possible", ())],
+        "parity.not_seen": by_verdict.get("not seen", ()),
+        "parity.other_weights": changed,
+    }
+    for key, names in told.items():
+        if names:
+            yield say(
+                key,
+                number=whole(len(names)),
+                sites=say("list").join(names),
+                samples=whole(samples),
+            )
 
 
 def _kernels(draft: Draft, operators: object) -> Table | None:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from glob import escape
 from pathlib import Path
 
 import torch
@@ -24,13 +25,20 @@ from kompakt.network.onnx import source_of
 from kompakt.network.rewrites import inference_form
 from kompakt.observe import Calibration, calibrate
 from kompakt.quantize import METHODS
+from kompakt.quantize.avoid_saturation import ROUNDS, avoid_saturation_
 from kompakt.quantize.freeze import freeze_
+from kompakt.quantize.layers import Treated
 from kompakt.quantize.place import place, plan_of
 from kompakt.quantize.ranges import set_ranges_
 from kompakt.quantize.rules import Rules
+from kompakt.quantize.saturation import PairSums, pair_sums
 from kompakt.schemes import float32
 from kompakt.search.candidates import Candidate
+from kompakt.search.split import spread_rows
 from kompakt.targets import Runnable, Target, Written
+
+COMPARED_SAMPLES = 8
+"""Samples that weights for processors that saturate are compared on."""
 
 
 @dataclass
@@ -61,6 +69,8 @@ class Build:
         written: The files' content.
         path: The model file on disk.
         runnable: The loaded file.
+        pair_sums: Sums that could saturate on a processor the file is for, on all calibration data; None where there
+            is no such processor.
     """
 
     candidate: Candidate
@@ -68,6 +78,7 @@ class Build:
     written: Written
     path: Path
     runnable: Runnable
+    pair_sums: list[PairSums] | None = None
 
 
 class Workbench:
@@ -128,20 +139,35 @@ class Workbench:
 
     def build(self, candidate: Candidate) -> Build:
         """Place, range, freeze, write and load a candidate."""
-        placed = self.place(candidate)
+        placed = self._ranged(candidate)
+        candidate, _ = self._without_saturation(placed, candidate, rounds=1)
+        self._improve(placed, candidate)
+        # Other weights and corrected biases move codes a little.
+        candidate, found = self._without_saturation(placed, candidate)
         with self.clock.stage("freeze"):
             freeze_(placed)
         with self.clock.stage("write"):
             written = self.target.write(placed)
-        return self._load(candidate, placed, written)
+        return replace(self._load(candidate, placed, written), pair_sums=found)
 
     def certificate(self, build: Build, samples: Sequence[Batch]) -> Certificate:
         """Whether a candidate's file computes what was simulated."""
         with self.clock.stage("parity"):
-            return certify(build.placed, build.written, self.target, samples, rules=self.rules)
+            found = certify(build.placed, build.written, self.target, samples, rules=self.rules)
+            if not self.rules.pair_sums:
+                return found
+            sums = build.pair_sums
+            if sums is None:
+                sums = pair_sums(build.placed, _tensors_of(samples), self.rules)
+            return replace(found, pair_sums=tuple(sums))
 
     def place(self, candidate: Candidate) -> Network:
-        """Place a candidate's scheme and give its quantizers ranges; not yet frozen."""
+        """Place a candidate's scheme, give its quantizers ranges and apply its methods; not yet frozen."""
+        placed = self._ranged(candidate)
+        self._improve(placed, candidate)
+        return placed
+
+    def _ranged(self, candidate: Candidate) -> Network:
         with self.clock.stage("place"):
             placed = place(self.prepared, candidate.scheme, self.rules)
         taps = plan_of(placed).taps
@@ -149,10 +175,44 @@ class Workbench:
             calibration = self.calibrated(taps)
             with self.clock.stage("ranges"):
                 set_ranges_(placed, calibration, candidate.calibrator or "mse")
+        return placed
+
+    def _without_saturation(
+        self, placed: Network, candidate: Candidate, rounds: int = ROUNDS
+    ) -> tuple[Candidate, list[PairSums] | None]:
+        """Other weights for layers that saturate on a processor the file is for, in place.
+
+        Returns:
+            The candidate with these, and what was found in the end.
+        """
+        if not (self.rules.avoid_saturation and self.rules.pair_sums):
+            return candidate, None
+        few = spread_rows(self.samples, COMPARED_SAMPLES, self.prepared.input_specs)
+        with self.clock.stage("saturation"):
+            changed, found = avoid_saturation_(
+                placed,
+                self._inputs,
+                self.rules,
+                reference=self.prepared,
+                samples=list(_tensors_of(few)),
+                rounds=rounds,
+            )
+        scheme = candidate.scheme
+        for path in changed:
+            layer = placed.get_submodule(path)
+            assert isinstance(layer, Treated)
+            scheme = scheme.with_override(escape(path), layer.treatment)
+        return replace(candidate, scheme=scheme), found
+
+    def _inputs(self) -> Iterator[list[Tensor]]:
+        """The calibration data from its start, batch by batch."""
+        return _tensors_of(self._data or ())
+
+    def _improve(self, placed: Network, candidate: Candidate) -> None:
+        """Apply a candidate's methods, in place."""
         for method in candidate.methods:
             with self.clock.stage(method):
                 METHODS[method](placed, self.prepared, self.method_inputs(self.samples))
-        return placed
 
     def method_inputs(self, samples: Sequence[Batch]) -> list[Tensor]:
         """Those of ``samples`` that have the shape of the first, in one batch: a tensor for each input."""
@@ -199,3 +259,7 @@ class Workbench:
         return Build(
             candidate=candidate, placed=placed, written=written, path=path, runnable=runnable
         )
+
+
+def _tensors_of(batches: Iterable[Batch]) -> Iterator[list[Tensor]]:
+    return (list(batch.inputs.values()) for batch in batches)
