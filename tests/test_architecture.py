@@ -308,7 +308,7 @@ FORBIDDEN = (
     r"(?m)(?<![\w/`\"'#.])TO" + r"DO\b",
     r"\bFIX" + r"ME\b",
     r"https?://(?!" + r"[^\s/]*(github|arxiv|w3|doi|onnxruntime|keepachangelog|semver|apache|"
-    r"pytorch|schema|example|localhost|127|kompakt|json|sphinx|creativecommons)|[^\w.])",
+    r"pytorch|schema|example|localhost|127|kompakt|json|sphinx|nvidia|creativecommons)|[^\w.])",
 )
 
 

@@ -10,71 +10,16 @@ from typing import Any
 import numpy as np
 import pytest
 from google.protobuf import descriptor
-from onnx import TensorProto, helper
 from typer.testing import CliRunner
 
-from kompakt.artifact import write_artifact
 from kompakt.cli.main import app
-from kompakt.deploy import Deployment, TritonOptions, deploy_triton
+from kompakt.deploy import TritonOptions, deploy_triton
 from kompakt.deploy import triton_repository as writing
 from kompakt.deploy.triton_schema import ENUMS, MESSAGES, check_text, installed_class, parse
-from kompakt.errors import KompaktError, OutputError
+from kompakt.errors import OutputError
 
 from ..nets import deployed
-
-FILES = {
-    "onnxruntime": {"model.onnx": b"onnx"},
-    "openvino": {"model.xml": b"<net/>", "model.bin": b"weights"},
-    "tensorrt": {"model.onnx": b"onnx", "build_engine.py": b"pass"},
-    "torchscript": {"model.pt": b"zip"},
-}
-
-
-def tensor(name: str, *shape: int | str, dtype: str = "float32") -> dict[str, Any]:
-    return {"name": name, "shape": list(shape), "dtype": dtype}
-
-
-def artifact(
-    folder: Path,
-    target: str = "onnxruntime",
-    *,
-    inputs: list[dict[str, Any]] | None = None,
-    outputs: list[dict[str, Any]] | None = None,
-    files: dict[str, bytes] | None = None,
-    settings: dict[str, str] | None = None,
-) -> Path:
-    content = files or FILES.get(target, {"model.bin": b"x"})
-    record = {
-        "model": {
-            "name": "my net/v1",
-            "inputs": inputs or [tensor("x", "batch", 3, 10, 10)],
-            "outputs": outputs or [tensor("output", "batch", 5)],
-        },
-        "target": {
-            "name": target,
-            "main": next(iter(content)),
-            "session_options": settings or {},
-        },
-    }
-    manifest = {"source_sha256": None, "scheme": {}, "target": {}, "versions": {}, "seed": 0}
-    return write_artifact(folder / "artifact", files=content, manifest=manifest, record=record).path
-
-
-def config(deployment: Deployment, name: str | None = None) -> Any:
-    folder = deployment.repository / (name or deployment.models[-1])
-    return parse((folder / "config.pbtxt").read_text())
-
-
-def tree(folder: Path) -> set[str]:
-    return {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
-
-
-def refused(code: str, *arguments: Any) -> KompaktError:
-    with pytest.raises(KompaktError) as caught:
-        deploy_triton(*arguments)
-    assert caught.value.code == code
-    return caught.value
-
+from .repositories import FILES, POST, artifact, config, preprocessing, refused, tensor, tree
 
 # --- one model --------------------------------------------------------------------------------
 
@@ -295,87 +240,6 @@ def test_unusable_settings_and_targets_are_refused(tmp_path: Path) -> None:
     (made / "model.onnx").write_bytes(b"changed")
     refused("K511", made, repository)
     assert not repository.exists()
-
-
-# --- ensembles ------------------------------------------------------------------------------------
-
-
-def preprocessing(name: str = "x", dtype: int = TensorProto.FLOAT, batch: str | int = "n") -> bytes:
-    """Bytes to floats, channels first."""
-    given = helper.make_tensor_value_info("image", TensorProto.UINT8, [batch, 10, 10, 3])
-    made = helper.make_tensor_value_info(name, dtype, [batch, 3, 10, 10])
-    nodes = [
-        helper.make_node("Cast", ["image"], ["floats"], to=dtype),
-        helper.make_node("Transpose", ["floats"], [name], perm=[0, 3, 1, 2]),
-    ]
-    graph = helper.make_graph(nodes, "pre", [given], [made])
-    content: bytes = helper.make_model(graph, ir_version=10).SerializeToString()
-    return content
-
-
-POST = """
-INPUTS = [("output", "float32", [5])]
-OUTPUTS = [("label", "string", [1])]
-raise RuntimeError("this file is not run here")
-"""
-
-
-def test_an_ensemble_wires_steps_by_name(tmp_path: Path) -> None:
-    (tmp_path / "pre.onnx").write_bytes(preprocessing())
-    (tmp_path / "post.py").write_text(POST)
-    options = TritonOptions(
-        name="net", before=tmp_path / "pre.onnx", behind=tmp_path / "post.py", max_batch=4
-    )
-    done = deploy_triton(artifact(tmp_path), tmp_path / "repository", options)
-    assert done.models == ("net_pre", "net", "net_post", "net_ensemble")
-    found = config(done)
-    assert (found.platform, found.max_batch_size) == ("ensemble", 4)
-    steps = found.ensemble_scheduling.step
-    assert [s.model_name for s in steps] == ["net_pre", "net", "net_post"]
-    assert [dict(s.input_map) for s in steps] == [
-        {"image": "image"},
-        {"x": "x"},
-        {"output": "output"},
-    ]
-    assert [(t.name, t.data_type, list(t.dims)) for t in found.input] == [("image", 2, [10, 10, 3])]
-    assert [(t.name, t.data_type, list(t.dims)) for t in found.output] == [("label", 13, [1])]
-    assert (done.repository / "net_ensemble/1").is_dir()
-    assert config(done, "net_post").backend == "python"
-    assert (done.repository / "net_post/1/model.py").read_text() == POST
-
-
-@pytest.mark.parametrize(
-    ("content", "why"),
-    [
-        (preprocessing("other"), "nothing before it makes 'x'"),
-        (preprocessing(dtype=TensorProto.DOUBLE), "made as float64"),
-        (preprocessing(batch=1), "dynamic batch"),
-        (b"no model", "no ONNX model"),
-    ],
-)
-def test_a_step_that_does_not_fit_is_refused(content: bytes, why: str, tmp_path: Path) -> None:
-    (tmp_path / "pre.onnx").write_bytes(content)
-    options = TritonOptions(before=tmp_path / "pre.onnx")
-    assert why in refused("K543", artifact(tmp_path), tmp_path / "repository", options).why
-    assert not (tmp_path / "repository").exists()
-
-
-@pytest.mark.parametrize(
-    "source",
-    [
-        "INPUTS = [('output', 'float32', [5])]",
-        "INPUTS = OUTPUTS = [open('x')]",
-        "INPUTS = OUTPUTS = [('output', 'float31', [5])]",
-        "INPUTS = OUTPUTS = [('output', 'float32', [0])]",
-        "INPUTS = OUTPUTS = []",
-        "def broken(:",
-        "INPUTS = OUTPUTS = " + "[" * 5000 + "]" * 5000,
-    ],
-)
-def test_a_python_step_says_its_tensors_in_literals(source: str, tmp_path: Path) -> None:
-    (tmp_path / "post.py").write_text(source)
-    options = TritonOptions(behind=tmp_path / "post.py")
-    refused("K543", artifact(tmp_path), tmp_path / "repository", options)
 
 
 # --- the schema -----------------------------------------------------------------------------------
