@@ -40,6 +40,7 @@ BENCHMARKS: dict[str, tuple[str, dict[str, float]]] = {
     "other_cpus": ("other_cpus", {}),
     "openvino": ("openvino", {}),
     "litert": ("litert", {}),
+    "tensorrt": ("tensorrt_lint", {}),
 }
 """Name to the module in ``cases`` and, where it makes several benchmarks, what this one aims at."""
 

@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import support
+
 RESULTS = Path(__file__).resolve().parent.parent / "benchmarks" / "results"
 Row = Mapping[str, Any]
 Result = Mapping[str, Any]
@@ -17,7 +19,7 @@ DASH = "–"
 PARITY = ("integer referee", "the choice: referee against")
 VERDICT = re.compile(r"verdict: (exact|within tolerance|failed)")
 BEST_KNOWN_FIRST = ("mobilenet", "resnet20", "resnet56", "minilm", "kws")
-"""The order of the README's rows; others stand between the last two."""
+"""The README's rows, in this order."""
 TITLES = {"kws": "DS-CNN, keyword spotting", "minilm": "MiniLM sentence embeddings, STS-B"}
 """Titles of results that hold none."""
 NOTED_DROP = re.compile(r"drop (-?[\d.]+) points")
@@ -49,9 +51,12 @@ def table(name: str, language: str) -> str:
     """A table, or all of them, as Markdown.
 
     Args:
-        name: ``readme`` for one row a model, ``all`` for every figure of every benchmark.
+        name: ``readme`` for one row a model, ``all`` for every figure of every benchmark, ``support`` and ``kernels``
+            for what runtimes were seen to do and what they have kernels for.
         language: ``en`` or ``zh``.
     """
+    if name in support.TABLES:
+        return support.TABLES[name](language)
     found = list(results())
     if not found:
         return WORDS["none"][language]
@@ -77,7 +82,7 @@ def results() -> Iterator[Result]:
 
 def _one_row_a_model(found: list[Result], language: str) -> Iterator[str]:
     zh = language == "zh"
-    ours = (r for r in found if r.get("rows") and not str(r.get("name")).startswith("peers"))
+    ours = (r for r in found if r.get("rows") and str(r.get("name")) in BEST_KNOWN_FIRST)
     shown = [r for r in ours if _starting(r["rows"], ("speed",)) is not None]
     shown.sort(key=_place)
     headings = [WORDS["model"][language], *(column[zh] for column in README_COLUMNS)]
@@ -93,8 +98,7 @@ def _one_row_a_model(found: list[Result], language: str) -> Iterator[str]:
 
 def _place(result: Result) -> float:
     """Best known models first, the smallest one last."""
-    name = str(result.get("name"))
-    return BEST_KNOWN_FIRST.index(name) if name in BEST_KNOWN_FIRST else len(BEST_KNOWN_FIRST) - 1.5
+    return BEST_KNOWN_FIRST.index(str(result.get("name")))
 
 
 def _cell(rows: list[Row], beginnings: tuple[str, ...]) -> str:

@@ -27,6 +27,7 @@ _CONTENTS = {
     "compress": "kompakt.compression",
     "fp16": "kompakt.schemes",
     "get_scheme": "kompakt.schemes",
+    "import_onnx": "kompakt.network.onnx.importing",
     "inspect": "kompakt.steps",
     "load": "kompakt.steps",
     "measure": "kompakt.steps",
@@ -53,6 +54,7 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from kompakt.measuring.record import Record
     from kompakt.network.capture import capture
     from kompakt.network.network import Network
+    from kompakt.network.onnx.importing import import_onnx
     from kompakt.schemes import (
         Override,
         Scheme,

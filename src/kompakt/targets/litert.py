@@ -304,5 +304,5 @@ LITERT = Target(
     operators=operators,
     memory_job="kompakt.targets.litert:memory_job",
     version=version,
-    parity=Parity(against="integers"),
+    parity=Parity(against="layers", step=1, share=1e-3, dynamic_error=0.03),
 )

@@ -84,7 +84,9 @@ def drop_zero_points(model: Any) -> None:
 
 def _is_scale(node: Any) -> bool:
     """Whether this is a constant of ordinary floats."""
-    return node.get_type_name() == "Constant" and node.get_element_type().get_type_name() == "f32"
+    return bool(
+        node.get_type_name() == "Constant" and node.get_element_type().get_type_name() == "f32"
+    )
 
 
 def _is_zero(node: Any) -> bool:

@@ -198,7 +198,7 @@ def kernels(path: Path, options: Mapping[str, str], codes: Sequence[str]) -> dic
     for node in model.get_ops():
         for port in node.outputs():
             makers.update((name, node.get_friendly_name()) for name in port.get_names())
-    executed = {}
+    executed: dict[str, str] = {}
     for node, kind, _ in _executed(_loaded(path, options, 1, codes)):
         for layer in str(node.get_rt_info()["originalLayersNames"].astype(str)).split(","):
             executed.setdefault(layer, kind)

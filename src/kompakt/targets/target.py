@@ -100,12 +100,15 @@ class Parity:
         step: By how many codes a code may differ, layer by layer.
         share: Share of codes that may differ so much, layer by layer.
         output_error: Relative error of the outputs, running freely, that is accepted where only outputs are compared.
+        dynamic_error: The same for networks with layers that find their ranges while they run, where the runtime does
+            so by a formula of its own and shows none of their values; 0 where it shows them.
     """
 
     against: Against = "integers"
     step: int = 0
     share: float = 0.0
     output_error: float = 1e-5
+    dynamic_error: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -41,6 +41,10 @@ def rules(isa: str) -> Rules:
         runtime="TensorFlow Lite for Microcontrollers",
         rounding=ROUNDING,
         arithmetic="fixed_point",
+        # Its reference kernels for floats with stored codes, and for 16-bit activations, are few.
+        dynamic_layers=frozenset(),
+        weight_only_layers=frozenset(),
+        activation_formats=frozenset({"int8"}),
     )
 
 
