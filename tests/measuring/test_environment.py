@@ -122,3 +122,5 @@ def test_every_instruction_set_of_a_machine_may_be_asked_for() -> None:
     assert module.resolved_isa("auto") in module.ISAS
     for name in module.ISAS:
         assert module.resolved_isa(name) == name
+    assert module.resolved_isa("avx2") == "x86-avx2"
+    assert module.resolved_isa("vnni") == "x86-vnni"
