@@ -1,4 +1,4 @@
-"""ONNX Runtime's own tool: static Q/DQ, unsigned activations, signed weights per channel."""
+"""ONNX Runtime's own tool: static Q/DQ, weights per channel; unsigned activations, or the settings for TensorRT."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ from onnxruntime.quantization import (
     quantize_static,
 )
 
+FOR_TENSORRT = {"ActivationSymmetric": True, "WeightSymmetric": True, "QuantizeBias": False}
 METHODS = {
+    "tensorrt": CalibrationMethod.MinMax,
     "minmax": CalibrationMethod.MinMax,
     "entropy": CalibrationMethod.Entropy,
     "percentile": CalibrationMethod.Percentile,
@@ -41,9 +43,10 @@ def main(source: str, calibration: str, target: str, variant: str) -> None:
             _Reader(iter(batches)),
             quant_format=QuantFormat.QDQ,
             per_channel=True,
-            activation_type=QuantType.QUInt8,
+            activation_type=QuantType.QInt8 if variant == "tensorrt" else QuantType.QUInt8,
             weight_type=QuantType.QInt8,
             calibrate_method=METHODS[variant],
+            extra_options=FOR_TENSORRT if variant == "tensorrt" else {},
         )
     adapted(clock, "onnxruntime", "onnx")
 

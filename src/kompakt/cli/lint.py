@@ -67,7 +67,8 @@ def _model_file(path: Path) -> Path:
             why=f"its model is {name}, no ONNX file",
             help="lint an artifact of the target tensorrt or onnxruntime",
         )
-    return artifact.file(name)
+    artifact.file(name)
+    return path / name
 
 
 def _as_json(path: Path, target: str, found: Sequence[Violation]) -> dict[str, Any]:
