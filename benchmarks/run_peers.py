@@ -134,18 +134,24 @@ def compete(model: str, tools: Iterable[str], setup: Setup) -> tuple[list[Row], 
             Row(what=f"{label}: speed against float in ONNX Runtime", figure=times[label].speed,
                 unit="×", interval=times[label].interval,
                 note=f"{times[label].median_ms:.3g} ms, one thread, batch 1; "
-                f"{files[label].stat().st_size / 1e6:.2f} MB"),
+                f"{_bytes(files[label]) / 1e6:.2f} MB"),
         ]  # fmt: skip
     failed = {label: run["failed"] for label, run in runs.items() if "failed" in run}
     rows += [Row(what=label, figure="failed", note=why) for label, why in failed.items()]
     details = {
+        "title": f"{model} beside other tools",
         "float_top1": float((answers["float"] == wanted).mean()),
         "runs": runs,
         "times": {label: asdict(t) for label, t in times.items()},
-        "bytes": {label: path.stat().st_size for label, path in files.items()},
+        "bytes": {label: _bytes(path) for label, path in files.items()},
         "ours": {"scheme": ours.record.scheme_name, "trials": list(ours.record.trials)},
     }
     return rows, details
+
+
+def _bytes(path: Path) -> int:
+    """Size of a model file and of the weights some tools put beside it."""
+    return sum(file.stat().st_size for file in path.parent.glob(f"{path.name}*"))
 
 
 def _answers(run: Any, name: str, batches: Sequence[Any]) -> Any:

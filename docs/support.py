@@ -13,9 +13,10 @@ WORDS = {
     "runtime": {"en": "runtime", "zh": "运行时"},
     "none": {"en": "*Not measured in this checkout.*", "zh": "*此版本尚无测量结果。*"},
     "legend": {
-        "en": "Certified on a CNN / an MLP / a transformer block: **=** every code equal to the simulation, **≈** within "
-        "the stated tolerance, **–** refused with a reason. Schemes without a column entry do not exist there.",
-        "zh": "分别在 CNN / MLP / transformer 块上认证：**=** 每个码都与仿真相同，**≈** 在声明的容差内，**–** 附理由拒绝。",
+        "en": "Certified on a CNN / an MLP / a transformer block: **=** every code equal to the "
+        "simulation, **≈** within the stated tolerance, **–** refused with a reason.",
+        "zh": "分别在 CNN / MLP / transformer 块上认证：**=** 每个码都与仿真相同，"
+        "**≈** 在声明的容差内，**–** 附理由拒绝。",
     },
     "static": {"en": "static integer layers", "zh": "静态整数层"},
     "dynamic": {"en": "dynamic", "zh": "动态"},

@@ -297,15 +297,16 @@ CATALOGUE: dict[str, Entry] = {
     ),
     "K145": Entry(
         title="a scale that is no positive number",
-        explanation="The scale of a quantized value, or the factor of a resize, is NaN, infinite, zero, negative or too "
-        "small. Runtimes load such files and compute nonsense.",
+        explanation="The scale of a quantized value, or the factor of a resize, is NaN, infinite, zero, negative or "
+        "too small. Runtimes load such files and compute nonsense.",
         remedy="quantize the model again, with calibration data that is not all zero",
     ),
     "K146": Entry(
         title="a model file that its test did not survive",
         explanation="Model files are first loaded and run once in a process with limited memory and time. That process "
         "crashed, or wanted more than its limits.",
-        remedy="do not use the file if it comes from a stranger; otherwise run it in ONNX Runtime and see what it needs",
+        remedy="do not use the file if it comes from a stranger; otherwise run it in ONNX Runtime and see what it "
+        "needs",
     ),
     "K320": Entry(
         title="a pattern that matches nothing",

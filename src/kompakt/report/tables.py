@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-Kind = Literal["text", "number", "name", "long"]
-
 from markupsafe import Markup
+
+Kind = Literal["text", "number", "name", "long"]
 
 
 @dataclass(frozen=True, kw_only=True)

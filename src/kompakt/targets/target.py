@@ -80,7 +80,9 @@ class Written:
     @property
     def size_bytes(self) -> int:
         """Size of the model's files on disk; source code and scripts beside them do not count."""
-        return sum(len(content) for name, content in self.files.items() if not name.endswith(BESIDE))
+        return sum(
+            len(content) for name, content in self.files.items() if not name.endswith(BESIDE)
+        )
 
     def save(self, folder: Path) -> Path:
         """Write the files into an existing folder; returns the model file's path."""

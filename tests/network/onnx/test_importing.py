@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import os
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,57 +13,20 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from onnx import TensorProto, helper, numpy_helper
+from onnx import helper
 from torch import nn
 
 import kompakt
 from kompakt.errors import CaptureError
 from kompakt.network.kinds import kind_of
-from kompakt.network.onnx import import_onnx, origin_of
+from kompakt.network.onnx import import_onnx
 from kompakt.network.rewrites import inference_form
 from kompakt.targets import onnxruntime as target
 
-RNG = np.random.default_rng(0)
-FLOAT = TensorProto.FLOAT
+from .files import FLOAT, RNG, model, saved, weights
+
 ASSETS = os.environ.get("KOMPAKT_ASSETS")
 with_assets = pytest.mark.skipif(ASSETS is None, reason="KOMPAKT_ASSETS is not set")
-
-
-def weights(*shape: int) -> np.ndarray[Any, Any]:
-    return (RNG.normal(size=shape) / np.sqrt(np.prod(shape[1:]))).astype(np.float32)
-
-
-def model(
-    nodes: list[onnx.NodeProto],
-    initializers: dict[str, np.ndarray[Any, Any]],
-    *,
-    inputs: dict[str, list[Any]] | None = None,
-    outputs: dict[str, list[Any]] | None = None,
-    opset: int = 17,
-) -> onnx.ModelProto:
-    graph = helper.make_graph(
-        nodes,
-        "a graph of its own",
-        [
-            helper.make_tensor_value_info(n, FLOAT, s)
-            for n, s in (inputs or {"x": ["N", 3, 8, 8]}).items()
-        ],
-        [
-            helper.make_tensor_value_info(n, FLOAT, s)
-            for n, s in (outputs or {"y": None}).items()  # type: ignore[dict-item]
-        ],
-        [numpy_helper.from_array(a, n) for n, a in initializers.items()],
-    )
-    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
-    helper.set_model_props(made, {"owner": "somebody"})
-    made.producer_name = "a test"
-    return made
-
-
-def saved(made: onnx.ModelProto, folder: Path) -> Path:
-    path = folder / "model.onnx"
-    onnx.save(made, path)
-    return path
 
 
 def a_cnn(opset: int = 17) -> onnx.ModelProto:
@@ -317,82 +279,6 @@ def test_a_wrong_import_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     with pytest.raises(CaptureError) as caught:
         import_onnx(saved(a_cnn(), tmp_path))
     assert caught.value.code == "K123"
-
-
-def one(
-    op_type: str, shape: list[Any], consts: dict[str, Any] | None = None, **attributes: Any
-) -> Any:
-    arrays = {k: np.asarray(v) for k, v in (consts or {}).items()}
-    node = helper.make_node(op_type, ["x", *arrays], ["y"], "it", **attributes)
-    return model([node], arrays, inputs={"x": shape})
-
-
-SINGLE: dict[str, tuple[Callable[[], Any], str]] = {
-    "Clip": (lambda: one("Clip", ["N", 4], {"lo": np.float32(0), "hi": np.float32(6)}), "relu6"),
-    "Softmax": (lambda: one("Softmax", ["N", 4], axis=-1), "softmax"),
-    "Transpose": (lambda: one("Transpose", ["N", 4, 5], perm=[0, 2, 1]), "transpose"),
-    "Reshape": (lambda: one("Reshape", ["N", 4, 6], {"s": np.int64([0, 2, 12])}), "reshape"),
-    "Unsqueeze": (lambda: one("Unsqueeze", ["N", 4], {"a": np.int64([1])}), "reshape"),
-    "Squeeze": (lambda: one("Squeeze", ["N", 1, 4], {"a": np.int64([1])}), "reshape"),
-    "Slice": (
-        lambda: one("Slice", ["N", 8], {"s": np.int64([1]), "e": np.int64([-1]), "a": np.int64([1])}),
-        "slice",
-    ),
-    "Pad": (lambda: one("Pad", ["N", 3, 4], {"p": np.int64([0, 0, 1, 0, 0, 2])}), "pad"),
-    "MaxPool": (
-        lambda: one("MaxPool", ["N", 3, 8, 8], kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1]),
-        "max_pool",
-    ),
-    "AveragePool": (
-        lambda: one("AveragePool", ["N", 3, 8, 8], kernel_shape=[2, 2], strides=[2, 2]), "avg_pool"
-    ),
-    "Resize": (
-        lambda: model(
-            [helper.make_node("Resize", ["x", "", "s"], ["y"], mode="nearest", nearest_mode="floor",
-                              coordinate_transformation_mode="asymmetric")],
-            {"s": np.float32([1, 1, 2, 2])},
-        ),
-        "upsample",
-    ),
-    "ReduceMean": (lambda: one("ReduceMean", ["N", 3, 4, 4], axes=[2, 3], keepdims=1), "mean"),
-    "Mul with a constant": (lambda: one("Mul", ["N", 4], {"c": np.float32([2, 3, 4, 5])}), "mul"),
-    "ConvTranspose": (
-        lambda: model(
-            [helper.make_node("ConvTranspose", ["x", "w"], ["y"], strides=[2, 2], pads=[1, 1, 1, 1],
-                              output_padding=[1, 1])],
-            {"w": weights(3, 4, 3, 3)},
-        ),
-        "conv_transpose",
-    ),
-    "MatMul": (lambda: one("MatMul", ["N", 5, 4], {"w": weights(4, 6)}), "linear"),
-    "LayerNormalization": (
-        lambda: one("LayerNormalization", ["N", 5, 4],
-                    {"g": np.float32([1, 2, 3, 4]), "b": np.float32([0, 1, 0, 1])}),
-        "layer_norm",
-    ),
-    "Gelu as Erf": (
-        lambda: model(
-            [helper.make_node("Erf", ["x"], ["e"]), helper.make_node("Mul", ["x", "e"], ["y"])], {},
-            inputs={"x": ["N", 4]},
-        ),
-        "mul",
-    ),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("name", SINGLE)
-def test_an_operator(name: str, tmp_path: Path) -> None:
-    build, kind = SINGLE[name]
-    made = build()
-    network = import_onnx(saved(made, tmp_path))  # compares with ONNX Runtime
-    assert not network.notes, "it has a form of its own"
-    (node,) = (n for n in network.graph.nodes if origin_of(n) and "y" in origin_of(n).outputs)  # type: ignore[union-attr]
-    assert kind_of(node) == kind
-    after = onnx.load_model_from_string(target.write(network).files["model.onnx"])
-    assert [n.op_type for n in after.graph.node] == [n.op_type for n in made.graph.node]
-    assert [list(n.attribute) for n in after.graph.node] == [
-        list(n.attribute) for n in made.graph.node
-    ]
 
 
 @pytest.mark.assets

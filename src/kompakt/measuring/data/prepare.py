@@ -87,9 +87,7 @@ class Prepared:
         return Batch(tensors, labels, size, groups, rows)
 
 
-def fixed_parts(
-    batch: Any, specs: Sequence[InputSpec], labelled: bool | None
-) -> Iterator[Any]:
+def fixed_parts(batch: Any, specs: Sequence[InputSpec], labelled: bool | None) -> Iterator[Any]:
     """A batch in parts of the size a model demands, where its batch size is fixed and the batch is a multiple."""
     fixed = specs[0].shape[0] if specs and specs[0].shape else None
     if not isinstance(fixed, int) or fixed < 1:

@@ -309,7 +309,11 @@ def _signature(inputs: list[ir.Value]) -> inspect.Signature:
     names: list[str] = []
     for place, value in enumerate(inputs):
         name = identifier(str(value.name), f"input_{place}")
-        name = f"input_{name[1:]}" if re.match("n[0-9]", name) and not str(value.name).startswith("n") else name
+        name = (
+            f"input_{name[1:]}"
+            if re.match("n[0-9]", name) and not str(value.name).startswith("n")
+            else name
+        )
         while name in names:
             name += "_"
         names.append(name)
