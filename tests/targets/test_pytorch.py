@@ -12,13 +12,16 @@ import torch
 from torch import Tensor
 
 from kompakt.errors import ArtifactError, SchemeError, TargetError
+from kompakt.measuring.data import Batch
+from kompakt.network.capture import capture
+from kompakt.network.rewrites import inference_form
 from kompakt.quantize.integer import run_in_integers
-from kompakt.schemes import Scheme, float32, w4, w8a8_dynamic
+from kompakt.schemes import Scheme, float32, w4, w8a8, w8a8_dynamic
 from kompakt.targets import TARGETS, pytorch, pytorch_aot, pytorch_program
 from kompakt.targets.pytorch_quantized import quantized_module
 from kompakt.targets.target import Runnable
 
-from ..nets import MODELS, Deployed, deployed, inputs, network
+from ..nets import MODELS, Deployed, deploy, deployed, inputs, network
 
 EAGER = {"run": "eager"}
 FILES = ("torch", "torchscript")
@@ -124,6 +127,26 @@ def test_torchscript_layers_are_pytorchs_quantized_ones(tmp_path: Path) -> None:
     assert (counts["quantized::conv2d"], counts["quantized::linear"]) == (2, 1)
     assert counts["quantized::add"] == 1
     assert "aten::conv2d" not in counts
+
+
+def test_depthwise_sums_do_not_saturate() -> None:
+    class Deep(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = torch.nn.Conv2d(8, 8, 3, groups=8, bias=False)
+            torch.nn.init.constant_(self.conv.weight, 0.5)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.conv(x)
+
+    x = torch.ones(2, 8, 6, 6)  # the largest code, times the largest code
+    captured = inference_form(capture(Deep().eval(), x))
+    batches = [Batch({captured.input_specs[0].name: x}, None, 2)]
+    deployment = deploy(captured, batches, w8a8(), target="torchscript")
+    options = deployment.written.options
+    assert torch.allclose(run(loaded(deployment, "torchscript", options), x), torch.tensor(4.5))
+    before = torch.backends.quantized.engine
+    assert before != "onednn" or options["engine"] == before, "the process keeps its own engine"
 
 
 def test_the_eager_module_holds_our_codes_and_scales() -> None:

@@ -18,6 +18,7 @@ from kompakt.network.kinds import kind_of
 from kompakt.network.network import Network, holds_tensor
 from kompakt.network.operators import arguments, operator_name, value
 from kompakt.numerics.granularity import PerChannel
+from kompakt.quantize.kinds import padding_mode
 from kompakt.quantize.layers import Treated
 from kompakt.quantize.place import is_quantizer_call, quantizer_of
 from kompakt.quantize.quantizer import Quantizer
@@ -25,7 +26,7 @@ from kompakt.quantize.redundant import redundant_activations
 from kompakt.targets.pytorch_program import quietly
 
 OPS: Any = torch.ops
-MOVERS = frozenset({"reshape", "transpose", "slice", "max_pool"})
+MOVERS = frozenset({"reshape", "transpose", "slice", "max_pool", "pad"})
 _ARITHMETIC = {"add": "add", "mul": "mul", "cat": "cat", "global_average_pool": "pool"}
 
 
@@ -147,10 +148,11 @@ class _Writer:
 
     def _integer(self, node: Node, end: Node, quantizer: Quantizer) -> Node | None:
         """An integer kernel that gives a quantized tensor, or None when this is none."""
-        relu = end is not node and end not in self.skip
-        if relu and kind_of(end) != "relu":
-            return None
-        made = self._kernel(node, quantizer, relu)
+        kind = kind_of(end) if end is not node and end not in self.skip else ""
+        made = self._kernel(node, quantizer, kind == "relu")
+        if made is not None and kind == "relu6":
+            # On the same grid, clipping codes is the same as clipping before they are made.
+            made = self.call(OPS.aten.hardtanh, made, 0.0, 6.0, grid=quantizer)
         if made is not None and end is not node:
             self.made[end] = made
         return made
@@ -159,18 +161,20 @@ class _Writer:
         kind, first = kind_of(node), node.args[0]
         scale, zero = quantizer.parameters_()
         grid = (float(scale), int(zero))
-        if kind in MOVERS and not relu:
+        if kind in MOVERS and not relu and _moves_codes(node):
             codes = self.codes(first)
             if codes is None or self.grids[codes] is not quantizer:
                 return None
+            if kind == "pad":
+                return self._padded(node)
             packet = getattr(node.target, "overloadpacket", node.target)
             rest = (*self._float(node.args[1:]),)
             return self.call(packet, codes, *rest, grid=quantizer, **self._float(dict(node.kwargs)))
         if node.op == "call_module":
             layer = self.network.get_submodule(str(node.target))
             static = isinstance(layer, Treated) and layer.treatment.mode == "static"
-            codes = self.codes(first)
-            if not static or codes is None:
+            codes = self._padded(first) if static else None
+            if codes is None:
                 return None
             path = self._layer(node, layer, grid, relu)
             made = self.graph.call_module(path, (codes,))
@@ -186,6 +190,17 @@ class _Writer:
             return self.call(OPS.quantized.cat, parts, axis, *grid, grid=quantizer)
         function = getattr(OPS.quantized, _ARITHMETIC[kind] + ("_relu" if relu else ""))
         return self.call(function, *parts, *grid, grid=quantizer)
+
+    def _padded(self, source: Any) -> Node | None:
+        """The codes a layer reads; a padding that other runtimes leave to the layer is done on codes here."""
+        codes = self.codes(source)
+        if codes is not None or not isinstance(source, Node) or kind_of(source) != "pad":
+            return codes
+        inner = self.codes(source.args[0])
+        if inner is None or not _moves_codes(source):
+            return None
+        amounts = arguments(source)["pad"]
+        return self.call(OPS.aten.constant_pad_nd, inner, amounts, 0, grid=self.grids[inner])
 
     def _average(self, node: Node, codes: Any, quantizer: Quantizer, grid: Any) -> Node:
         """PyTorch's own average keeps the scale of its input; this one rounds once, to its quantizer's."""
@@ -281,6 +296,14 @@ def _module_for(node: Node, layer: Any, relu: bool) -> Any:
         bias=layer.bias is not None,
         padding_mode=layer.padding_mode,
     )
+
+
+def _moves_codes(node: Node) -> bool:
+    """Whether PyTorch moves codes here as it moves numbers: of paddings it only knows those with zeros."""
+    if kind_of(node) != "pad":
+        return True
+    found = arguments(node)
+    return padding_mode(node) == "constant" and not found.get("value")
 
 
 def _no_form(node: Node, why: str) -> TargetError:

@@ -7,10 +7,11 @@ For programs that still use ``torch.jit``: the layers are the modules ``torch.ao
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import io
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ from kompakt.targets.target import Parity, Target, Written
 
 MODEL_FILE = "model.pt"
 
-_FUSED = frozenset({"relu"})
+_FUSED = frozenset({"relu", "relu6"})
 _WEIGHTS8 = frozenset({"int8", "int8_narrow", "int7", "int7_narrow"})
 
 
@@ -53,9 +54,9 @@ def rules(isa: str) -> Rules:
         group_sizes=frozenset(),
         integer_operators=frozenset({"add", "mul", "cat", "global_average_pool"}),
         float_output_layers=frozenset(),
-        pass_through=frozenset({"reshape", "transpose", "slice", "max_pool"}),
+        pass_through=frozenset({"reshape", "transpose", "slice", "max_pool", "pad"}),
         shared_inputs=frozenset(),
-        fused_activations={"conv": _FUSED, "linear": _FUSED, "add": _FUSED},
+        fused_activations={"conv": _FUSED, "linear": _FUSED, "add": frozenset({"relu"})},
         activation8="uint8",
         activation16="uint16",
         dynamic_activation="uint8",
@@ -95,7 +96,13 @@ def write(network: Network) -> Written:
             why=first_line(error),
             help="the target torch writes every network that PyTorch can export",
         ) from error
-    return Written(files={MODEL_FILE: repacked(buffer.getvalue())})
+    note = (
+        "load it with torch.backends.quantized.engine = 'onednn': PyTorch's default engine saturates "
+        "sums of depthwise convolutions with 8-bit weights"
+    )
+    return Written(
+        files={MODEL_FILE: repacked(buffer.getvalue())}, options={"engine": "onednn"}, notes=(note,)
+    )
 
 
 def load(
@@ -105,7 +112,7 @@ def load(
 
     Args:
         model: Path of the file, or its content.
-        options: Not used.
+        options: ``engine``: the library whose kernels the layers are packed for, by default ``onednn``.
         threads: PyTorch's threads inside one operator, for the whole process.
 
     Raises:
@@ -115,7 +122,7 @@ def load(
     told = {INTERFACE: ""}
     try:
         content = model.read_bytes() if isinstance(model, Path) else model
-        with quietly():
+        with quietly(), _engine((options or {}).get("engine", "onednn")):
             loading: Any = torch.jit.load
             module = loading(io.BytesIO(content), map_location="cpu", _extra_files=told)
         return Program(module, *specs_from(told[INTERFACE]))
@@ -126,6 +133,18 @@ def load(
             where=str(model) if isinstance(model, Path) else "",
             why=first_line(error),
         ) from error
+
+
+@contextlib.contextmanager
+def _engine(name: str) -> Iterator[None]:
+    """Layers that are loaded meanwhile are packed for this library, where PyTorch has it."""
+    before = torch.backends.quantized.engine
+    if name in torch.backends.quantized.supported_engines:
+        torch.backends.quantized.engine = name
+    try:
+        yield
+    finally:
+        torch.backends.quantized.engine = before
 
 
 def operators(
