@@ -11,10 +11,13 @@ import pytest
 import torch
 
 from kompakt.errors import ArtifactError, TargetError
+from kompakt.measuring.data import Batch
+from kompakt.network.capture import capture
+from kompakt.network.rewrites import inference_form
 from kompakt.schemes import float32, w8a8_dynamic
 from kompakt.targets import TARGETS, coreml
 
-from ..nets import Deployed, batches_for, deploy, deployed, inputs, network
+from ..nets import Deployed, batches_for, deploy, deployed, grid, inputs, network
 from .mil import Interpreter
 
 TARGET = TARGETS["coreml"]
@@ -75,6 +78,27 @@ def test_it_is_a_package_with_the_networks_names(tmp_path: Path) -> None:
     spec = coremltools.models.MLModel(folder, skip_model_load=True).get_spec()
     assert spec.WhichOneof("Type") == "mlProgram"
     assert "2026" not in str(spec.description.metadata), "no date: the same network, the same bytes"
+
+
+def test_names_keep_their_capitals() -> None:
+    class Named(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = torch.nn.Linear(12, 5)
+
+        def forward(self, x_BF: torch.Tensor) -> dict[str, torch.Tensor]:
+            return {"Scores": self.layer(x_BF)}
+
+    captured = inference_form(capture(Named().eval(), grid(2, 12)))
+    (name,) = (spec.name for spec in captured.input_specs)
+    deployment = deploy(captured, [Batch({name: grid(4, 12)}, None, 4)], target="coreml")
+    package = coreml.load(content(deployment))
+    assert package.input_names == (name,)
+    x = grid(1, 12, seed=2)
+    with torch.no_grad():
+        exact = deployment.placed.call_flat([x])[0]
+    found = Interpreter(content(deployment))(**{name: x})[package.output_names[0]]
+    assert torch.equal(found, exact)
 
 
 @pytest.mark.skipif(sys.platform == "darwin", reason="Core ML runs here")

@@ -126,9 +126,12 @@ def _described(spec: Any, network: Network, *, single: bool) -> Any:
     """The specification with the network's names, and without the day it was made."""
     import coremltools
 
-    for found, wanted in zip(spec.description.output, network.output_specs, strict=True):
-        if found.name != wanted.name:
-            coremltools.models.utils.rename_feature(spec, found.name, wanted.name)
+    described = spec.description
+    sides = ((described.input, network.input_specs), (described.output, network.output_specs))
+    for features, specs in sides:
+        for found, wanted in zip(features, specs, strict=True):
+            if found.name != wanted.name:
+                coremltools.models.utils.rename_feature(spec, found.name, wanted.name)
     about = spec.description.metadata.userDefined
     about.pop("com.github.apple.coremltools.conversion_date", None)
     about[METADATA] = interface_of(network, single=single)
