@@ -37,6 +37,7 @@ BENCHMARKS: dict[str, tuple[str, dict[str, float]]] = {
     "capture": ("capturing", {}),
     "onnx": ("onnx_files", {}),
     "support": ("support", {}),
+    "auto": ("auto", {}),
     "other_cpus": ("other_cpus", {}),
     "openvino": ("openvino", {}),
     "litert": ("litert", {}),

@@ -38,6 +38,7 @@ def test_every_option_reaches_compress(invoke: Invoke, compressor: Compressor) -
             max_drop=0.01, max_size=10_000_000, min_speedup=2.0, max_latency_ms=5.0, confidence=0.9
         ),
         "target": "onnxruntime",
+        "target_options": {},
         "isa": "x86",
         "level": 2,
         "scheme": "w8a8",

@@ -15,6 +15,7 @@ RUN = re.compile(r"^```(python|console)$", re.M)
 SHELL = re.compile(r"^```sh\n(.*?)^```$", re.M | re.S)
 ONLY_SET_UP = (
     "pip install ",
+    ". .venv/bin/activate",
     "make ",
     "git clone ",
     "cd ",

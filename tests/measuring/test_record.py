@@ -33,7 +33,16 @@ REQUIRED: dict[str, Any] = {
 DOCUMENTED = {
     *("schema", "kompakt", "model", "target", "scheme", "scheme_name", "level", "calibrator"),
     *("seed", "confidence", "metric", "baseline", "source", "candidate", "drop", "drop_interval"),
-    *("drop_upper", "agreement", "speedup", "speedup_interval", "size_ratio", "memory_ratio"),
+    *(
+        "drop_upper",
+        "agreement",
+        "changes",
+        "validation_split",
+        "speedup",
+        "speedup_interval",
+        "size_ratio",
+        "memory_ratio",
+    ),
     *("latency", "parity", "verdict", "verdict_text", "warnings", "budget", "budget_met"),
     *("budget_reasons", "trials", "runtimes", "sites", "distributions", "diagnosis", "environment"),
     *("timings", "commands", "artifact"),

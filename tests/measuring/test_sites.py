@@ -109,7 +109,7 @@ def test_rows_fit_into_a_record() -> None:
         known = {"name", "kind", "role", "format", "granularity", "why_float", "scale"}
         known |= {"zero_point", "low", "high", "observed_low", "observed_high", "clipped_share"}
         known |= {"sqnr_db", "shape", "parameters", "bytes", "macs", "outlier_ratio"}
-        known |= {"dead_channels"}
+        known |= {"dead_channels", "why_format"}
         assert all(set(row) <= known for row in rows)
     assert "sites" in Record.__dataclass_fields__
 

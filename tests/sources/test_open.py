@@ -65,7 +65,7 @@ def test_a_function_may_return_a_model_alone_or_with_its_inputs() -> None:
         ("not_there:model", "K011", "not_there"),
         ("half_written:model", "K011", "SyntaxError"),
         ("nowhere", "K010", "package.module:function"),
-        ("model.onnx", "K010", "ONNX"),
+        ("model.onnx", "K010", "no such file"),
     ],
 )
 def test_what_names_no_model_is_an_error_that_says_why(source: str, code: str, told: str) -> None:

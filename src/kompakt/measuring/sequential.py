@@ -129,12 +129,16 @@ class BettingSequence:
     @property
     def lower(self) -> float:
         """Lower bound of the mean drop of all samples."""
-        return self.low + (self.high - self.low) * self._largest_ruled_out(self._x)
+        bound = self.low + (self.high - self.low) * self._largest_ruled_out(self._x)
+        most = self.high - (self.high - self.low) * self._certain(1.0 - self._x)
+        return min(bound, most)
 
     @property
     def upper(self) -> float:
         """Upper bound of the mean drop of all samples."""
-        return self.high - (self.high - self.low) * self._largest_ruled_out(1.0 - self._x)
+        bound = self.high - (self.high - self.low) * self._largest_ruled_out(1.0 - self._x)
+        # Bets may have lost the mean (with probability alpha); what was seen for certain stands.
+        return max(bound, self.low + (self.high - self.low) * self._certain(self._x))
 
     def _rules_out(self, x: Floats, mean: float) -> bool:
         path = capital_paths(x, stakes(x, self.alpha), mean, self.n_total)
