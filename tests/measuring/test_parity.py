@@ -212,7 +212,7 @@ def test_drift_of_a_free_running_referee_is_told_and_no_failure(
     """A last-bit difference moves the codes of dynamic layers behind it; each layer itself is right all the same."""
     from kompakt.measuring import parity
 
-    def drifting(placed: Network, *inputs: Tensor, on_codes: object) -> object:
+    def drifting(placed: Network, *inputs: Tensor, on_codes: object, **rest: object) -> object:
         return run_in_integers(placed, *(x * 1.001 for x in inputs))
 
     monkeypatch.setattr(parity, "run_in_integers", drifting)

@@ -38,6 +38,7 @@ from kompakt.quantize.integer import run_in_integers
 from kompakt.quantize.layers import Treated
 from kompakt.quantize.place import is_quantizer_call, quantizer_calls, quantizer_of
 from kompakt.quantize.rules import Rules
+from kompakt.quantize.saturation import PairSumWatch
 from kompakt.targets.target import Against, Arrays, LayerValues, Target, Written, as_arrays
 
 TABLE_KERNELS = frozenset({"QLinearSigmoid"})
@@ -52,6 +53,7 @@ def certify(
     *,
     rules: Rules,
     tolerances: Tolerances | None = None,
+    watch: PairSumWatch | None = None,
 ) -> Certificate:
     """Compare a written file with the integer referee.
 
@@ -62,6 +64,7 @@ def certify(
         batches: The samples to compare on (inputs only).
         rules: The rules the network was placed by.
         tolerances: What to accept.
+        watch: Looks at the codes that layers read, on the way; what it found goes into the certificate.
 
     Raises:
         DataError: K203 when there is no sample.
@@ -80,13 +83,15 @@ def certify(
         probe = target.probe(*named) if target.probe is not None else shipped
         kernels = target.kernels(*named) if target.kernels is not None else {}
         comparison = _Comparison(placed, written, rules, kernels, against)
+        comparison.watch = watch
         for batch in track(batches, "checking parity"):
             arrays = as_arrays(batch.inputs)
             # An input that feeds a layer directly is its own visible value.
             comparison.compare(batch, shipped(arrays), {**arrays, **probe(arrays)})
         operators = target.operators(path, written.options)
         probed = target.operators(*named) if target.probe is not None else operators
-        return comparison.certificate(tolerances, operators, _changed(operators, probed))
+        found = comparison.certificate(tolerances, operators, _changed(operators, probed))
+        return found if watch is None else replace(found, pair_sums=tuple(watch.found))
 
 
 def tolerances_of(target: Target) -> Tolerances:
@@ -140,6 +145,7 @@ class _Comparison:
             path: LayerParity(site=path, kernel=_kernel(written.dynamic.get(path, ()), kernels))
             for path in (_dynamic_calls(placed) if against != "outputs" else ())
         }
+        self.watch: PairSumWatch | None = None
         self.samples = 0
         self.free_output = self.forced_output = self.probe_output = OutputParity()
 
@@ -154,7 +160,12 @@ class _Comparison:
                 theirs = probed[self.written.codes[site]]
                 self.free[site] = self.free[site].add(codes.numpy(), theirs)
 
-        outputs = _tensors(run_in_integers(self.placed, *inputs, on_codes=note_free))
+        watch = self.watch
+        look = None if watch is None or not watch.needs_data else watch.observe
+        run = run_in_integers(self.placed, *inputs, on_codes=note_free, on_input=look)
+        outputs = _tensors(run)
+        if watch is not None:
+            watch.count(batch.size)
         self.free_output = _added(self.free_output, outputs, shipped)
         if self.layers or any(row.differing for row in self.free.values()):
             outputs = self._forced_outputs(inputs, probed)

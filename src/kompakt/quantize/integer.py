@@ -46,19 +46,27 @@ class IntegerInterpreter(fx.Interpreter):
         placed: The network.
         on_codes: Called with (site, codes int32) for every quantizer, in graph order; may return other codes to
             go on with (teacher forcing).
+        on_input: Called with (node, codes) for every layer that reads codes, before it runs.
     """
 
     def __init__(
-        self, placed: Network, on_codes: Callable[[str, Tensor], Tensor | None] | None = None
+        self,
+        placed: Network,
+        on_codes: Callable[[str, Tensor], Tensor | None] | None = None,
+        on_input: Callable[[Node, Codes], None] | None = None,
     ) -> None:
         super().__init__(placed)
-        self.network, self.on_codes = placed, on_codes
+        self.network, self.on_codes, self.on_input = placed, on_codes, on_input
         self.seen: set[str] = set()
 
     def run_node(self, n: Node) -> Any:
         """Run one node on codes where it computes on codes, on floats elsewhere."""
         if is_quantizer_call(self.network, n):
             return self._quantize(n)
+        if self.on_input is not None and n.op == "call_module":
+            given = self.value(n.args[0])
+            if isinstance(given, Codes):
+                self.on_input(n, given)
         kind = placing_kind(n)
         arguments = [self.env.get(a) for a in n.all_input_nodes]
         on_integers = any(isinstance(a, Codes | Pending) for a in arguments)
@@ -284,6 +292,7 @@ def run_in_integers(
     placed: Network,
     *inputs: Tensor,
     on_codes: Callable[[str, Tensor], Tensor | None] | None = None,
+    on_input: Callable[[Node, Codes], None] | None = None,
 ) -> Any:
     """Run a placed, frozen network on codes.
 
@@ -291,11 +300,12 @@ def run_in_integers(
         placed: The network.
         *inputs: Its inputs, in graph order.
         on_codes: See :class:`IntegerInterpreter`.
+        on_input: The same.
 
     Returns:
         The network's outputs, flattened in graph order, as floats.
     """
-    interpreter = IntegerInterpreter(placed, on_codes)
+    interpreter = IntegerInterpreter(placed, on_codes, on_input)
     with torch.no_grad(), stage(placed, "simulate"):
         result = interpreter.run(*inputs, enable_io_processing=False)
     return torch.utils._pytree.tree_map(_decoded, result)

@@ -21,12 +21,11 @@ from torch.fx import Node
 from kompakt.network.network import Network
 from kompakt.numerics.affine import quantize
 from kompakt.numerics.formats import get_format
-from kompakt.quantize.integer import IntegerInterpreter
+from kompakt.quantize.integer import run_in_integers
 from kompakt.quantize.kinds import placing_kind
 from kompakt.quantize.layers import Treated, weight_parameters
 from kompakt.quantize.pending import Codes
 from kompakt.quantize.place import is_quantizer_call, quantizer_of
-from kompakt.quantize.quantizer import stage
 from kompakt.quantize.rules import Rules
 
 LOWEST, HIGHEST = -(2**15), 2**15 - 1
@@ -103,16 +102,46 @@ def pair_sums(placed: Network, batches: Iterable[Sequence[Tensor]], rules: Rules
     Returns:
         One entry a layer, in graph order.
     """
-    watched = _watched(placed, rules)
-    doubtful = {path: w for path, w in watched.items() if w.doubtful}
-    if doubtful:
-        with torch.no_grad(), stage(placed, "simulate"):
-            for inputs in batches:
-                watcher = _Watcher(placed, doubtful)
-                watcher.run(*inputs, enable_io_processing=False)
-                for watch in doubtful.values():
-                    watch.found.samples += int(inputs[0].shape[0]) if inputs[0].dim() else 1
-    return [watch.found for watch in watched.values()]
+    watch = PairSumWatch(placed, rules)
+    if watch.needs_data:
+        for inputs in batches:
+            run_in_integers(placed, *inputs, on_input=watch.observe)
+            watch.count(int(inputs[0].shape[0]) if inputs[0].dim() else 1)
+    return watch.found
+
+
+class PairSumWatch:
+    """Watches the layers of a network whose weights allow pair sums that 16 bits do not hold.
+
+    Args:
+        placed: The network.
+        rules: The rules of its runtime.
+    """
+
+    def __init__(self, placed: Network, rules: Rules) -> None:
+        self._watched = _watched(placed, rules)
+        self._doubtful = {path: w for path, w in self._watched.items() if w.doubtful}
+
+    @property
+    def needs_data(self) -> bool:
+        """Whether the weights alone leave a layer in doubt."""
+        return bool(self._doubtful)
+
+    @property
+    def found(self) -> list[PairSums]:
+        """What is known so far, one entry a layer, in graph order."""
+        return [watch.found for watch in self._watched.values()]
+
+    def observe(self, node: Node, codes: Codes) -> None:
+        """Look at what a layer reads."""
+        watch = self._doubtful.get(str(node.target))
+        if watch is not None:
+            watch.observe(codes)
+
+    def count(self, samples: int) -> None:
+        """So many samples more were looked at."""
+        for watch in self._doubtful.values():
+            watch.found.samples += samples
 
 
 def _watched(placed: Network, rules: Rules) -> dict[str, _Watch]:
@@ -308,21 +337,4 @@ class _Columns:
         return self.codes_[place].flatten()
 
 
-class _Watcher(IntegerInterpreter):
-    """The referee, which shows the inputs of some layers to those who watch them."""
-
-    def __init__(self, placed: Network, watched: dict[str, _Watch]) -> None:
-        super().__init__(placed)
-        self.watched = watched
-
-    def run_node(self, n: Node) -> Any:
-        """Run one node; look at its input first where its layer is watched."""
-        watch = self.watched.get(str(n.target)) if n.op == "call_module" else None
-        if watch is not None:
-            x = self.value(n.args[0])
-            if isinstance(x, Codes):
-                watch.observe(x)
-        return super().run_node(n)
-
-
-__all__ = ["PairSums", "fits", "pair_sums"]
+__all__ = ["PairSumWatch", "PairSums", "fits", "pair_sums"]

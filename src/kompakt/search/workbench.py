@@ -31,7 +31,7 @@ from kompakt.quantize.layers import Treated
 from kompakt.quantize.place import place, plan_of
 from kompakt.quantize.ranges import set_ranges_
 from kompakt.quantize.rules import Rules
-from kompakt.quantize.saturation import PairSums, pair_sums
+from kompakt.quantize.saturation import PairSums, PairSumWatch
 from kompakt.schemes import float32
 from kompakt.search.candidates import Candidate
 from kompakt.search.split import spread_rows
@@ -153,13 +153,17 @@ class Workbench:
     def certificate(self, build: Build, samples: Sequence[Batch]) -> Certificate:
         """Whether a candidate's file computes what was simulated."""
         with self.clock.stage("parity"):
-            found = certify(build.placed, build.written, self.target, samples, rules=self.rules)
-            if not self.rules.pair_sums:
-                return found
-            sums = build.pair_sums
-            if sums is None:
-                sums = pair_sums(build.placed, _tensors_of(samples), self.rules)
-            return replace(found, pair_sums=tuple(sums))
+            known = build.pair_sums
+            look = self.rules.pair_sums and known is None
+            found = certify(
+                build.placed,
+                build.written,
+                self.target,
+                samples,
+                rules=self.rules,
+                watch=PairSumWatch(build.placed, self.rules) if look else None,
+            )
+            return found if known is None else replace(found, pair_sums=tuple(known))
 
     def place(self, candidate: Candidate) -> Network:
         """Place a candidate's scheme, give its quantizers ranges and apply its methods; not yet frozen."""

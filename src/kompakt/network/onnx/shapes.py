@@ -7,7 +7,6 @@ from typing import Any
 import onnx_ir as ir
 import torch
 from torch import Tensor
-from torch._dynamo.source import ConstantSource
 from torch._subclasses import FakeTensorMode
 from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv
 
@@ -80,6 +79,8 @@ class Shapes:
     def _symbol(self, size: int | str | None, otherwise: str) -> Any:
         name = size if isinstance(size, str) and size else otherwise
         if name not in self.symbols:
+            from torch._dynamo.source import ConstantSource  # loads PyTorch's compiler
+
             source = ConstantSource(name)
             hint = _HINT + len(self.symbols)
             symbol = self.environment.create_symbol(hint, source, DimDynamic.DYNAMIC)
