@@ -32,7 +32,7 @@ from kompakt.search.reason import why_chosen
 from kompakt.search.slowdown import slower_layers
 from kompakt.search.split import example_batch
 from kompakt.search.workbench import Build
-from kompakt.targets.target import Arrays
+from kompakt.targets.target import Arrays, Runnable, Target
 
 THROUGHPUT_BATCH = 8
 LATENCY_SECONDS = 20.0
@@ -84,7 +84,7 @@ def certify_trial(
     if options.measure_memory:
         with bench.clock.stage("memory"):
             memory = _memory(ladder, build)
-    golden = _golden(build, bench.target.probe, samples)
+    golden = _golden(build, bench.target, samples)
     trial.outcome, trial.why = "chosen", why_chosen(trial, ladder.trials)
     facts = Facts(trial, ladder, certificate, accuracy, speed, memory)
     sketch = to_arrays(bench.calibration) if bench.calibration is not None else None
@@ -222,19 +222,24 @@ def _memory(ladder: Ladder, build: Build) -> tuple[int, int]:
 
     def peak(path: Path, options: Mapping[str, str]) -> int:
         arguments = {
+            "target": bench.target.name,
             "path": str(path),
             "options": dict(options),
             "inputs": str(inputs),
             "threads": bench.threads,
         }
-        return peak_memory(bench.target.memory_job, arguments).above_bytes
+        return peak_memory("kompakt.targets:memory_job", arguments).above_bytes
 
     baseline = bench.float_build()
     return peak(baseline.path, baseline.written.options), peak(build.path, build.written.options)
 
 
-def _golden(build: Build, probe: Any, samples: list[Batch]) -> GoldenPack:
-    session = probe(build.path, build.written.options, list(build.written.codes.values()))
+def _golden(build: Build, target: Target, samples: list[Batch]) -> GoldenPack:
+    """What the file gives for a few samples: outputs and, where the runtime shows them, codes."""
+    shown = build.written.codes if target.probe is not None else {}
+    session: Runnable = build.runnable
+    if target.probe is not None:
+        session = target.probe(build.path, build.written.options, list(shown.values()))
     builder, left = GoldenBuilder(), None
     for batch in samples:
         if left is None:
@@ -248,6 +253,6 @@ def _golden(build: Build, probe: Any, samples: list[Batch]) -> GoldenPack:
             for name, value in batch.arrays().items()
         }
         outputs = session(arrays)
-        codes = {site: outputs.pop(name) for site, name in build.written.codes.items()}
+        codes = {site: outputs.pop(name) for site, name in shown.items()}
         builder.add(arrays, outputs, codes, samples=rows)
     return builder.pack()

@@ -33,6 +33,7 @@ from kompakt.search.ladder import Ladder, Trial
 from kompakt.search.runtimes import AUTO, Make, candidates_for_auto, side_by_side
 from kompakt.search.split import Half, example_batch, half_sizes, spread_rows
 from kompakt.search.workbench import Workbench
+from kompakt.targets import get_target
 
 QUICK_SAMPLES = 32
 """Samples, drawn across the data, for comparing calibrators, correcting biases and checking parity."""
@@ -162,6 +163,9 @@ def compress(
         target_options=dict(target_options or {}),
     )
     check_options(options, calibration=calibration is not None, validation=validation is not None)
+    if options.target != AUTO and get_target(options.target).stand_in is not None:
+        # Another runtime's speed and memory say nothing about the one the file is for.
+        options = replace(options, measure_latency=False, measure_memory=False)
     with claim_output(out) as claim, tempfile.TemporaryDirectory(prefix="kompakt-") as scratch:
         return _Job(options, Path(scratch), claim).run(
             model, example_inputs, dynamic, calibration, (validation, groups), (test, test_groups)
@@ -236,7 +240,7 @@ class _Job:
             candidates_for_auto(), make, rng=self.rng, threads=self.options.threads
         )
         self.runtimes = tuple(contender.to_json() for contender in found)
-        winner = next(contender for contender in found if contender.outcome == "chosen")
+        winner = next((c for c in found if c.outcome == "chosen"), found[0])
         assert winner.ladder is not None
         return winner.ladder, winner.trial
 

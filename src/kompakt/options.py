@@ -92,6 +92,14 @@ def check_options(options: Options, *, calibration: bool, validation: bool) -> N
             help="give --validation DATA",
         )
     timed = options.budget.min_speedup is not None or options.budget.max_latency_ms is not None
+    stand_in = None if options.target == AUTO else get_target(options.target).stand_in
+    if timed and stand_in is not None:
+        raise UsageError(
+            "K603",
+            f"a limit on the speed of {options.target}",
+            why=f"its files do not run here; {stand_in} checks them",
+            help="leave the limit out, and measure on the machine it is for",
+        )
     if timed and not options.measure_latency:
         raise UsageError(
             "K603", "a limit on speed without measuring latency", help="measure latency"

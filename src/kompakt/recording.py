@@ -21,7 +21,7 @@ from kompakt.measuring.verdict import verdict_text
 from kompakt.network.layers import layers
 from kompakt.network.network import Network
 from kompakt.options import Options
-from kompakt.quantize.place import quantizer_calls
+from kompakt.quantize.place import quantizer_calls, quantizer_of
 from kompakt.report.draft import Draft
 from kompakt.report.recipe import chosen
 from kompakt.search.budget import Budget
@@ -187,7 +187,7 @@ class Facts:
     def _target(self) -> dict[str, Any]:
         return {
             "name": self.bench.target.name,
-            "version": self.bench.target.version(),
+            "version": self.bench.target.version() if self.bench.target.stand_in is None else None,
             "isa": self.bench.isa,
             "session_options": dict(self.build.written.options),
             "main": self.build.written.main,
@@ -199,7 +199,7 @@ class Facts:
         latency = self.latency
         summary = getattr(latency, role) if latency else None
         return Figures(
-            runtime=self.bench.target.name,
+            runtime=self.bench.target.stand_in or self.bench.target.name,
             metric=metric,
             latency_ms=summary.median_ms if summary else None,
             latency_p90_ms=summary.p90_ms if summary else None,
@@ -251,14 +251,17 @@ class Facts:
             warnings.append(saturating)
         elif self.certificate.pair_sums is None and self._may_saturate():
             warnings.append(
-                "on x86 processors without VNNI, 8-bit weights times unsigned activations saturate in "
-                "16-bit sums: accuracy there can be lower; run `kompakt verify --here` on such a machine"
+                "on x86 processors without VNNI, 8-bit weights times unsigned activations can saturate "
+                "in 16-bit sums: accuracy there can be lower; run `kompakt verify --here` on such a machine"
             )
         return warnings
 
     def _may_saturate(self) -> bool:
-        """Whether a runtime that does not say where it saturates might."""
-        return self.bench.isa.startswith("x86") and bool(quantizer_calls(self.build.placed))
+        """Whether a runtime that does not say where it saturates might: with unsigned codes of 8 bits."""
+        placed = self.build.placed
+        formats = [quantizer_of(placed, call).format for call in quantizer_calls(placed).values()]
+        unsigned = any(not fmt.signed and fmt.bits <= 8 for fmt in formats)
+        return self.bench.isa.startswith("x86") and unsigned
 
 
 def saturating_layers(certificate: Certificate) -> str:

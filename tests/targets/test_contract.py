@@ -169,7 +169,7 @@ def test_unknown_and_missing_targets_are_refused(monkeypatch: pytest.MonkeyPatch
     assert caught.value.code == "K404"
     assert "onnxruntime" in caught.value.help
     absent = dict(TARGETS)
-    absent["onnxruntime"] = replace(TARGETS["onnxruntime"], version=lambda: None)
+    absent["onnxruntime"] = replace(TARGETS["onnxruntime"], package="no-such-runtime")
     monkeypatch.setattr("kompakt.targets.TARGETS", absent)
     with pytest.raises(UsageError) as caught:
         get_target("onnxruntime")

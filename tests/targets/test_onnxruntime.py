@@ -16,8 +16,9 @@ from kompakt.measuring.parity import certify
 from kompakt.network.capture import capture
 from kompakt.network.rewrites import inference_form
 from kompakt.schemes import Scheme, bf16, float32, fp16, w4, w8, w8a8, w8a8_dynamic, w8a16
+from kompakt.targets import memory_job
 from kompakt.targets import onnx_files as target_module
-from kompakt.targets.onnxruntime import kernels, load, memory_job, operators, probe, rules, write
+from kompakt.targets.onnxruntime import kernels, load, operators, probe, rules, write
 
 from ..nets import ONNXRUNTIME, Deployed, Net, batches_for, deploy, deployed, grid, inputs
 
@@ -186,7 +187,7 @@ def test_large_models_keep_their_weights_in_a_file_of_their_own(
 def test_the_memory_job_runs_the_file_once(tmp_path: Path) -> None:
     path = deployed("dense").written.save(tmp_path)
     np.savez(tmp_path / "inputs.npz", x=inputs("dense").numpy())
-    job = memory_job(str(path), {}, str(tmp_path / "inputs.npz"))
+    job = memory_job("onnxruntime", str(path), {}, str(tmp_path / "inputs.npz"))
     result = job()
     assert isinstance(result, dict)
     assert result["output"].shape == (4, 5)

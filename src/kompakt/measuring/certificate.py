@@ -32,6 +32,7 @@ class Tolerances:
             kernel; any share of those may differ by so much.
         output_error: Relative error ‖runtime − referee‖ / ‖referee‖ of the outputs and of the float inputs of dynamic
             layers, where the referee was given the runtime's own values at every site before.
+        probe_error: Relative error of the outputs of the file with visible codes, against the file itself.
         layer_error: Relative error of the output of a dynamic layer that is given the runtime's own input, in its
             worst channel, against the sizes of what its kernel adds up.
     """
@@ -43,6 +44,7 @@ class Tolerances:
     float_step: int = 1
     wide_step: int = 2
     output_error: float = 1e-5
+    probe_error: float = 1e-5
     layer_error: float = 1e-6
 
 

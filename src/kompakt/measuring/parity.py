@@ -73,7 +73,7 @@ def certify(
         raise DataError("K203", "a parity check without samples", why="there is nothing to compare")
     hidden = bool(_dynamic_calls(placed)) and not written.dynamic and target.parity.dynamic_error
     against: Against = "outputs" if hidden else target.parity.against
-    tolerances = tolerances or tolerances_of(target)
+    tolerances = tolerances or tolerances_of(target, placed, rules)
     if hidden:
         tolerances = replace(tolerances, output_error=float(hidden))
     with tempfile.TemporaryDirectory(prefix="kompakt-") as folder:
@@ -94,17 +94,23 @@ def certify(
         return found if watch is None else replace(found, pair_sums=tuple(watch.found))
 
 
-def tolerances_of(target: Target) -> Tolerances:
-    """What is accepted of a target's files."""
+def tolerances_of(target: Target, placed: Network, rules: Rules) -> Tolerances:
+    """What is accepted of a target's file of this network."""
     parity = target.parity
     if parity.against == "integers":
         return Tolerances()
+    calls = quantizer_calls(placed).values()
+    integers = all(_fed_by(placed, call, rules) == "integer" for call in calls)
+    whole = integers and parity.integer_error is not None
+    error = parity.integer_error if whole else parity.output_error
+    assert error is not None
     return Tolerances(
         integer_share=parity.share,
         integer_step=parity.step,
         float_share=max(parity.share, Tolerances.float_share),
         float_step=max(parity.step, Tolerances.float_step),
-        output_error=parity.output_error,
+        output_error=error,
+        probe_error=error if parity.probe_error is None else parity.probe_error,
     )
 
 
@@ -171,7 +177,9 @@ class _Comparison:
             outputs = self._forced_outputs(inputs, probed)
         else:
             self.forced = dict(self.free)
-        self.forced_output = _added(self.forced_output, outputs, shipped)
+        # The referee was given the codes of the file with visible codes: its outputs are the ones to equal.
+        visible = {name: probed[name] for name in shipped}
+        self.forced_output = _added(self.forced_output, outputs, visible)
 
     def _forced_outputs(self, inputs: list[Tensor], probed: Arrays) -> list[Tensor]:
         def force(site: str, codes: Tensor) -> Tensor | None:
@@ -201,7 +209,7 @@ class _Comparison:
     ) -> Certificate:
         rows, layers = tuple(self.forced.values()), tuple(self.layers.values())
         free = sum(r.differing for r in self.free.values())
-        probe_agrees = self.probe_output.relative_error <= tolerances.output_error
+        probe_agrees = self.probe_output.relative_error <= tolerances.probe_error
         bad = self._first_bad(tolerances)
         if bad is None and not probe_agrees:
             bad = "the file with its codes made visible gives other outputs than the file itself"

@@ -4,7 +4,8 @@ The sums themselves are the same integers everywhere; what differs between runti
 real factor (input scale · weight scale / output scale) and the rounding behind it.
 
 * ``float32``: the sum as float32 times a float32 factor, halves to even: ONNX Runtime.
-* ``xnnpack``: the same, with every bias among the sums and leaky ReLUs in fixed point: LiteRT's default kernels.
+* ``xnnpack``: the same, with every bias among the sums, and additions and leaky ReLUs in fixed point: ExecuTorch and
+  LiteRT's default kernels.
 * ``fixed_point``: the factor as a 31-bit integer and a shift, rounded twice, halves away from zero: the reference
   kernels of TensorFlow Lite, TensorFlow Lite for Microcontrollers and, for Cortex-M, CMSIS-NN.
 """
@@ -113,9 +114,18 @@ class Float32:
 
 
 class Xnnpack(Float32):
-    """The same, but for leaky ReLUs, whose slopes have 8 bits behind the point."""
+    """The same, but for additions (factors of 21 bits, halves up) and leaky ReLUs (slopes with 8 bits)."""
 
     integer_bias = averages_codes = True
+
+    def addition(self, a: Operand, b: Operand, scale: Tensor, zero_point: Tensor) -> Tensor:
+        """Codes of the sum of two tensors of codes."""
+        ratios = [(x.scale / scale).double() for x in (a, b)]
+        # The larger factor gets 21 bits: its leading one stands at bit 20.
+        shift = 21 - int(torch.frexp(torch.maximum(*ratios)).exponent)
+        factors = [torch.round(ratio * 2.0**shift).to(torch.int64) for ratio in ratios]
+        total = a.centred() * factors[0] + b.centred() * factors[1]
+        return ((total + (1 << (shift - 1))) >> shift) + int(zero_point)
 
     def leaky(self, x: Operand, slope: float, scale: Tensor, zero_point: Tensor) -> Tensor | None:
         """Codes of a leaky ReLU of codes."""

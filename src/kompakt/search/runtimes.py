@@ -18,6 +18,7 @@ from kompakt.errors import DataError, KompaktError
 from kompakt.measuring.latency import LatencySummary, time_in_turn
 from kompakt.progress import note
 from kompakt.search.candidates import Candidate, static
+from kompakt.search.distance import Distance, distance
 from kompakt.search.ladder import Ladder, Trial
 from kompakt.targets import TARGETS
 
@@ -122,11 +123,17 @@ def _follow(name: str, lead: Contender, make: Make) -> Contender:
         except KompaktError as error:
             contender.why = f"{error.what}: {error.why}"
             continue
-        better = contender.trial is None or (contender.trial.over and trial and not trial.over)
-        if trial is not None and better:
+        if trial is not None and _rank(trial) < _rank(contender.trial):
             contender.ladder, contender.trial = ladder, trial
     note(f"{name}: {contender.why or 'built'}", task="runtimes")
     return contender
+
+
+def _rank(trial: Trial | None) -> tuple[int, float]:
+    """Smaller is better: trials that hold the budget by their time, then those that do not."""
+    if trial is None or trial.build is None:
+        return 2, 0.0
+    return int(bool(trial.over)), trial.latency.candidate_ms if trial.latency else 0.0
 
 
 def _candidates(lead: Contender) -> list[Candidate]:
@@ -180,9 +187,21 @@ def _choose(contenders: Sequence[Contender]) -> None:
             contender.why = f"takes {ratio:.2f} times as long as {first.target}"
     if ranked:
         ranked[0].outcome, ranked[0].why = "chosen", "the fastest that holds the budget"
-    else:
-        # None holds the budget: the leading runtime's closest is shown.
-        contenders[0].outcome = "chosen"
+        return
+    built = [
+        c for c in contenders if c.ladder is not None and c.trial is not None and c.trial.build
+    ]
+    if built:
+        closest = min(built, key=_distance)
+        why = f"none holds the budget; this comes closest: {closest.why}"
+        closest.outcome, closest.why = "chosen", why
+
+
+def _distance(contender: Contender) -> Distance:
+    """How far a contender is from the budget."""
+    assert contender.trial is not None
+    assert contender.ladder is not None
+    return distance(contender.trial, contender.ladder.budget)
 
 
 __all__ = ["AUTO", "Contender", "candidates_for_auto", "side_by_side"]

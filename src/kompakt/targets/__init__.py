@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from difflib import get_close_matches
+from importlib import import_module
+from pathlib import Path
+
+import numpy as np
 
 from kompakt.errors import UsageError
 from kompakt.targets.coreml import COREML
@@ -56,4 +61,23 @@ def get_target(name: str) -> Target:
     return target
 
 
-__all__ = ["TARGETS", "Runnable", "Target", "Written", "get_target"]
+def memory_job(
+    target: str, path: str, options: Mapping[str, str], inputs: str, threads: int = 1
+) -> Callable[[], object]:
+    """A job for ``kompakt.measuring.memory``: load a model file and run it once.
+
+    Args:
+        target: The runtime's name.
+        path: The model file.
+        options: Its options.
+        inputs: An ``.npz`` file with its inputs by name.
+        threads: Threads the runtime may use.
+    """
+    chosen = get_target(target)
+    import_module(chosen.module)  # the runtime belongs to the baseline, not to the model
+    with np.load(inputs) as arrays:
+        fed = dict(arrays)
+    return lambda: chosen.load(Path(path), options, threads)(fed)
+
+
+__all__ = ["TARGETS", "Runnable", "Target", "Written", "get_target", "memory_job"]

@@ -11,14 +11,13 @@ refused. The file computes one sample a call.
 from __future__ import annotations
 
 import contextlib
-import importlib.metadata
 import io
 import json
 import tempfile
 import uuid
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -294,27 +293,6 @@ def operators(
     return dict(sorted(counts.items()))
 
 
-def memory_job(path: str, options: Mapping[str, str], inputs: str) -> Callable[[], object]:
-    """A job for ``kompakt.measuring.memory``: load a model file and run it once.
-
-    Args:
-        path: The model file.
-        options: Not used.
-        inputs: An ``.npz`` file with its inputs by name.
-    """
-    with np.load(inputs) as arrays:
-        fed = dict(arrays)
-    return lambda: load(Path(path), options)(fed)
-
-
-def version() -> str | None:
-    """The installed version of coremltools, or None."""
-    try:
-        return importlib.metadata.version("coremltools")
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
 @contextlib.contextmanager
 def without_progress() -> Iterator[None]:
     """Keep coremltools' progress bars from the error stream."""
@@ -330,8 +308,8 @@ COREML = Target(
     probe=None,
     kernels=None,
     operators=operators,
-    memory_job="kompakt.targets.coreml:memory_job",
-    version=version,
+    package="coremltools",
+    module="coremltools",
     parity=Parity(against="outputs", output_error=0.05),
     automatic=False,
 )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib.metadata
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -344,28 +344,6 @@ def _optimized(model: Path | bytes, options: Mapping[str, str]) -> Any:
         return onnx.load(str(optimized), load_external_data=False).graph
 
 
-def memory_job(
-    path: str, options: Mapping[str, str], inputs: str, threads: int = 1
-) -> Callable[[], object]:
-    """A job for ``kompakt.measuring.memory``: load a model file and run it once.
-
-    ``inputs`` is the path of an ``.npz`` file with its inputs by name.
-    """
-    import onnxruntime  # noqa: F401  (the runtime belongs to the baseline, not to the model)
-
-    with np.load(inputs) as arrays:
-        fed = dict(arrays)
-    return lambda: load(Path(path), options, threads)(fed)
-
-
-def version() -> str | None:
-    """The installed version of ONNX Runtime, or None."""
-    try:
-        return importlib.metadata.version("onnxruntime")
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
 ONNXRUNTIME = Target(
     name="onnxruntime",
     rules=rules,
@@ -374,7 +352,7 @@ ONNXRUNTIME = Target(
     probe=probe,
     kernels=kernels,
     operators=operators,
-    memory_job="kompakt.targets.onnxruntime:memory_job",
-    version=version,
+    package="onnxruntime",
+    module="onnxruntime",
     profile=profile,
 )

@@ -7,7 +7,6 @@ low-precision transformations; weight compression is ``Constant → Convert → 
 
 from __future__ import annotations
 
-import importlib.metadata
 from collections.abc import Mapping
 
 from kompakt.network.network import Network
@@ -28,7 +27,7 @@ from kompakt.targets.onnx_rewrites import (
 )
 from kompakt.targets.onnx_split import split_tensors
 from kompakt.targets.openvino_ir import intermediate_representation
-from kompakt.targets.openvino_session import kernels, load, memory_job, operators, probe
+from kompakt.targets.openvino_session import kernels, load, operators, probe
 from kompakt.targets.target import Parity, Target, Written
 
 OPTIONS: Mapping[str, str] = {
@@ -126,14 +125,6 @@ def _four_bit_weights(network: Network) -> dict[str, str]:
     }
 
 
-def version() -> str | None:
-    """The installed version of OpenVINO, or None."""
-    try:
-        return importlib.metadata.version("openvino")
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
 OPENVINO = Target(
     name="openvino",
     rules=rules,
@@ -142,9 +133,9 @@ OPENVINO = Target(
     probe=probe,
     kernels=kernels,
     operators=operators,
-    memory_job="kompakt.targets.openvino_session:memory_job",
-    version=version,
-    parity=Parity(against="layers", step=1, share=1e-4, output_error=2e-2),
+    package="openvino",
+    module="openvino",
+    parity=Parity(against="layers", step=1, share=1e-4, output_error=1e-5, probe_error=2e-2),
 )
 
-__all__ = ["OPENVINO", "OPTIONS", "memory_job", "rules", "version", "write"]
+__all__ = ["OPENVINO", "OPTIONS", "rules", "write"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -203,20 +203,3 @@ def kernels(path: Path, options: Mapping[str, str], codes: Sequence[str]) -> dic
         for layer in str(node.get_rt_info()["originalLayersNames"].astype(str)).split(","):
             executed.setdefault(layer, kind)
     return {name: executed.get(makers.get(name, ""), "") for name in codes}
-
-
-def memory_job(
-    path: str, options: Mapping[str, str], inputs: str, threads: int = 1
-) -> Callable[[], object]:
-    """A job for ``kompakt.measuring.memory``: load a model file and run it once.
-
-    Args:
-        path: The model file.
-        options: Properties of the CPU plugin.
-        inputs: An ``.npz`` file with its inputs by name.
-        threads: Threads the runtime may use.
-    """
-    _core()  # the runtime belongs to the baseline, not to the model
-    with np.load(inputs) as arrays:
-        fed = dict(arrays)
-    return lambda: load(Path(path), options, threads)(fed)

@@ -10,7 +10,6 @@ or ``eager`` (the same operators one by one, in float).
 
 from __future__ import annotations
 
-import importlib.metadata
 import io
 import zipfile
 from collections import Counter
@@ -18,7 +17,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, fx
 
@@ -253,24 +251,6 @@ def lowered(module: fx.GraphModule, examples: Sequence[Tensor]) -> fx.GraphModul
     return plain
 
 
-def memory_job(path: str, options: Mapping[str, str], inputs: str) -> Callable[[], object]:
-    """A job for ``kompakt.measuring.memory``: load a model file and run it once.
-
-    Args:
-        path: The model file.
-        options: As for :func:`load`.
-        inputs: An ``.npz`` file with its inputs by name.
-    """
-    with np.load(inputs) as arrays:
-        fed: dict[str, Any] = dict(arrays)
-    return lambda: load(Path(path), options)(fed)
-
-
-def version() -> str | None:
-    """The installed version of PyTorch."""
-    return importlib.metadata.version("torch")
-
-
 TORCH = Target(
     name="torch",
     rules=rules,
@@ -279,7 +259,7 @@ TORCH = Target(
     probe=None,
     kernels=None,
     operators=operators,
-    memory_job="kompakt.targets.pytorch:memory_job",
-    version=version,
+    package="torch",
+    module="torch",
     parity=Parity(against="outputs", output_error=0.05),
 )

@@ -11,11 +11,10 @@ import re
 import tempfile
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from kompakt.errors import ArtifactError, TargetError
@@ -23,7 +22,7 @@ from kompakt.network.network import Network
 from kompakt.targets.decomposed import decomposed
 from kompakt.targets.lowering_check import refuse_garbage
 from kompakt.targets.one_sample import one_sample, size_notes
-from kompakt.targets.pytorch import exported, rules, version
+from kompakt.targets.pytorch import exported, rules
 from kompakt.targets.pytorch_program import (
     INTERFACE,
     Program,
@@ -135,19 +134,6 @@ def operators(
     return dict(sorted(counts.items()))
 
 
-def memory_job(path: str, options: Mapping[str, str], inputs: str) -> Callable[[], object]:
-    """A job for ``kompakt.measuring.memory``: load a model file and run it once.
-
-    Args:
-        path: The model file.
-        options: Not used.
-        inputs: An ``.npz`` file with its inputs by name.
-    """
-    with np.load(inputs) as arrays:
-        fed = dict(arrays)
-    return lambda: load(Path(path), options)(fed)
-
-
 TORCH_AOTI = Target(
     name="torch-aoti",
     rules=rules,
@@ -156,8 +142,8 @@ TORCH_AOTI = Target(
     probe=None,
     kernels=None,
     operators=operators,
-    memory_job="kompakt.targets.pytorch_aot:memory_job",
-    version=version,
+    package="torch",
+    module="torch",
     parity=Parity(against="outputs", output_error=0.05),
     automatic=False,
 )

@@ -8,14 +8,12 @@ For programs that still use ``torch.jit``: the layers are the modules ``torch.ao
 from __future__ import annotations
 
 import contextlib
-import importlib.metadata
 import io
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from kompakt.errors import ArtifactError, TargetError
@@ -164,24 +162,6 @@ def operators(
     return dict(sorted(Counter(n for n in names if not n.startswith("prim::")).items()))
 
 
-def memory_job(path: str, options: Mapping[str, str], inputs: str) -> Callable[[], object]:
-    """A job for ``kompakt.measuring.memory``: load a model file and run it once.
-
-    Args:
-        path: The model file.
-        options: Not used.
-        inputs: An ``.npz`` file with its inputs by name.
-    """
-    with np.load(inputs) as arrays:
-        fed = dict(arrays)
-    return lambda: load(Path(path), options)(fed)
-
-
-def version() -> str | None:
-    """The installed version of PyTorch."""
-    return importlib.metadata.version("torch")
-
-
 TORCHSCRIPT = Target(
     name="torchscript",
     rules=rules,
@@ -190,10 +170,10 @@ TORCHSCRIPT = Target(
     probe=None,
     kernels=None,
     operators=operators,
-    memory_job="kompakt.targets.pytorch_script:memory_job",
-    version=version,
+    package="torch",
+    module="torch",
     parity=Parity(against="outputs", output_error=0.05),
     automatic=False,
 )
 
-__all__ = ["TORCHSCRIPT", "load", "operators", "quantized_module", "rules", "version", "write"]
+__all__ = ["TORCHSCRIPT", "load", "operators", "quantized_module", "rules", "write"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -102,14 +103,19 @@ class Parity:
         step: By how many codes a code may differ, layer by layer.
         share: Share of codes that may differ so much, layer by layer.
         output_error: Relative error of the outputs, running freely, that is accepted where only outputs are compared.
-        dynamic_error: The same for networks with layers that find their ranges while they run, where the runtime does
-            so by a formula of its own and shows none of their values; 0 where it shows them.
+        integer_error: The same where integer kernels alone feed every quantizer; ``output_error`` unless given.
+        probe_error: By how much the outputs of the file with visible codes may differ from those of the file itself;
+            ``output_error`` unless given. Making values visible can keep a runtime from fusing.
+        dynamic_error: Like ``output_error``, for networks with layers that find their ranges while they run, where the
+            runtime does so by a formula of its own and shows none of their values; 0 where it shows them.
     """
 
     against: Against = "integers"
     step: int = 0
     share: float = 0.0
     output_error: float = 1e-5
+    integer_error: float | None = None
+    probe_error: float | None = None
     dynamic_error: float = 0.0
 
 
@@ -142,11 +148,12 @@ class Target:
         kernels: For each value that holds codes, the operator the runtime makes it with: (path, options, codes); None
             when it does not say.
         operators: Counts the operators the runtime really executes: (path, options) to counts.
-        memory_job: ``module:function`` that, in a fresh process, prepares loading and running a file once.
-        version: The installed version, or None when the runtime is not installed.
+        package: The distribution that holds the runtime.
+        module: What is imported of it before a file is loaded.
         parity: How its files are certified.
         profile: The time of every operator: (path, options, inputs, threads) to rows; None when the runtime does not
             tell.
+        stand_in: The runtime that checks its files here, where its own cannot run: nothing is timed then.
         automatic: Whether ``--target auto`` tries it: it runs on this machine what it writes.
     """
 
@@ -157,11 +164,19 @@ class Target:
     probe: Callable[[Path, Mapping[str, str], Sequence[str]], Runnable] | None
     kernels: Callable[[Path, Mapping[str, str], Sequence[str]], dict[str, str]] | None
     operators: Callable[..., dict[str, int]]
-    memory_job: str
-    version: Callable[[], str | None]
+    package: str
+    module: str
     parity: Parity = Parity()
     profile: Callable[..., list[Spent]] | None = None
     automatic: bool = True
+    stand_in: str | None = None
+
+    def version(self) -> str | None:
+        """The installed version of :attr:`package`, or None when it is not installed."""
+        try:
+            return importlib.metadata.version(self.package)
+        except importlib.metadata.PackageNotFoundError:
+            return None
 
 
 def as_arrays(inputs: Mapping[str, Any]) -> Arrays:

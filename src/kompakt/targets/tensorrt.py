@@ -46,7 +46,7 @@ _UNARY = frozenset(
 _MOVERS = frozenset(
     {"reshape", "transpose", "slice", "split", "getitem", "expand", "pad", "max_pool", NEAREST}
 )
-NOTE = "checked and timed in ONNX Runtime, which computes the file unfused: its latency says nothing about TensorRT's"
+NOTE = "checked in ONNX Runtime, which computes the file unfused; nothing was timed"
 
 
 def rules(isa: str) -> Rules:
@@ -175,10 +175,11 @@ TENSORRT = Target(
     probe=onnxruntime.probe,
     kernels=None,
     operators=onnxruntime.operators,
-    memory_job="kompakt.targets.onnxruntime:memory_job",
-    version=onnxruntime.version,
+    package="onnxruntime",
+    module="onnxruntime",
     parity=Parity(against="layers", step=1, share=1e-3, output_error=1e-4),
     automatic=False,
+    stand_in="onnxruntime",
 )
 
 __all__ = ["OPTIONS", "TENSORRT", "rules", "write"]

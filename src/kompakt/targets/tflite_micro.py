@@ -7,11 +7,10 @@ list of operators it decides whether a Cortex-M can hold the model. CMSIS-NN's k
 
 from __future__ import annotations
 
-import importlib.metadata
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -69,7 +68,7 @@ def write(
     file = emit_tflite(network, integer_io=integer_io, last_io=channels_last)
     notes = []
     size = None
-    if version() is not None:
+    if TFLITE_MICRO.version() is not None:
         size = arena_bytes(file.content)
         known = "does not run it" if size is None else f"needs an arena of {size} bytes"
         notes.append(f"TensorFlow Lite for Microcontrollers {known}")
@@ -234,32 +233,6 @@ def probe(path: Path, options: Mapping[str, str], codes: Sequence[str]) -> Sessi
     return _session(content, options, str(path), codes)
 
 
-def memory_job(
-    path: str, options: Mapping[str, str], inputs: str, threads: int = 1
-) -> Callable[[], object]:
-    """A job for ``kompakt.measuring.memory``: load a model file and run it once.
-
-    Args:
-        path: The model file.
-        options: Its options.
-        inputs: An ``.npz`` file with its inputs by name.
-        threads: Not used: a microcontroller has one.
-    """
-    from tflite_micro.python.tflite_micro import runtime  # noqa: F401  (the runtime belongs to the baseline)
-
-    with np.load(inputs) as arrays:
-        fed = dict(arrays)
-    return lambda: load(Path(path), options)(fed)
-
-
-def version() -> str | None:
-    """The installed version of the interpreter, or None."""
-    try:
-        return importlib.metadata.version("tflite-micro")
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
 TFLITE_MICRO = Target(
     name="tflite-micro",
     rules=rules,
@@ -268,8 +241,8 @@ TFLITE_MICRO = Target(
     probe=probe,
     kernels=None,
     operators=litert.operators,
-    memory_job="kompakt.targets.tflite_micro:memory_job",
-    version=version,
+    package="tflite-micro",
+    module="tflite_micro.python.tflite_micro",
     parity=Parity(against="integers"),
     automatic=False,
 )
