@@ -241,6 +241,21 @@ def w8a16(*, keep_float: Sequence[str] = ()) -> Scheme:
     )
 
 
+def w4a8(*, keep_float: Sequence[str] = ()) -> Scheme:
+    """4-bit weights with one scale per channel, in every layer; calibrated 8-bit activations.
+
+    Rounding to nearest costs too much at 4 bits: use it with the methods ``adaround`` or ``reconstruction``.
+    """
+    return _keeping(
+        Scheme(
+            name="w4a8",
+            default=Treatment(mode="static", weight="int4", activation="auto8"),
+            embedding=_W8_ROWS,
+        ),
+        keep_float,
+    )
+
+
 def w8(*, group: int = 32, keep_float: Sequence[str] = ()) -> Scheme:
     """Weight-only INT8 in groups of 32; activations stay float. Needs no data."""
     return _keeping(
@@ -294,6 +309,7 @@ PRESETS = {
     "w8a8": w8a8,
     "w8a8-dynamic": w8a8_dynamic,
     "w8a16": w8a16,
+    "w4a8": w4a8,
     "w8": w8,
     "w4": w4,
     "fp16": fp16,

@@ -6,7 +6,7 @@ Each function edits the model in place and says in its name what it does; none c
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 import onnx_ir as ir
@@ -151,6 +151,33 @@ def store_in_four_bits(model: ir.Model, names: Mapping[str, str]) -> None:
         packed = codes.astype(kinds[kind].numpy())
         value.const_value = ir.Tensor(np.ascontiguousarray(packed), dtype=kinds[kind], name=name)
         value.dtype = kinds[kind]
+
+
+def widen_when_loaded(model: ir.Model, names: Collection[str]) -> None:
+    """Store int8 code tensors in 4 bits, with a ``Cast`` back to int8 behind each, in place.
+
+    ONNX Runtime's integer kernels know 8-bit weights only. It computes the cast when it loads the file, before it looks
+    for patterns of codes, and then finds what it would have found with weights of 8 bits.
+
+    Args:
+        model: The model.
+        names: Names of initializers that hold codes from -8 to 7.
+    """
+    for name in names:
+        value = model.graph.initializers.get(name)
+        if value is None or value.const_value is None:
+            continue
+        kind = ir.TensorType(ir.DataType.INT8)
+        widened = ir.Value(name=f"{name}_in_8_bits", shape=value.shape, type=kind)
+        cast = ir.node(
+            "Cast", [value], attributes={"to": ir.DataType.INT8.value}, outputs=[widened]
+        )
+        cast.name = f"{name}/Cast"
+        first = next(iter(model.graph), None)
+        ir.convenience.replace_all_uses_with(value, widened)
+        cast.replace_input_with(0, value)
+        model.graph.insert_before(first, cast) if first is not None else model.graph.append(cast)
+        store_in_four_bits(model, {name: "int4"})
 
 
 def name_codes(model: ir.Model, sites: Mapping[str, Sequence[str]]) -> dict[str, str]:

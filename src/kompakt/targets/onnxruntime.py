@@ -44,12 +44,14 @@ from kompakt.targets.onnx_rewrites import (
     store_in_four_bits,
     strip_metadata,
     tidy,
+    widen_when_loaded,
 )
 from kompakt.targets.onnx_split import split_tensors
 from kompakt.targets.onnxruntime_profile import profile
 from kompakt.targets.target import Arrays, Target, Written
 
 _WEIGHTS8 = frozenset({"int8", "int8_narrow", "int7", "int7_narrow", "uint8"})
+_WEIGHTS4 = frozenset({"int4", "int4_narrow"})
 _FUSED = frozenset({"relu", "relu6"})
 _MOVERS = frozenset(
     {"reshape", "transpose", "slice", "split", "getitem", "expand", "pad", "max_pool", NEAREST}
@@ -86,7 +88,7 @@ def rules(isa: str) -> Rules:
         dynamic_activation="uint8",
         activation_formats=frozenset({"int8", "uint8", "int16", "uint16"}),
         weight_formats={
-            "static": _WEIGHTS8,
+            "static": _WEIGHTS8 | _WEIGHTS4,
             "dynamic": frozenset({"int8", "int8_narrow", "int7", "int7_narrow"}),
             "weight_only": _WEIGHTS8 | {"int4", "uint4", "fp16", "bf16"},
         },
@@ -130,6 +132,7 @@ def write(network: Network) -> Written:
     if imported is None or treated:
         absorb_padding(model)
         store_in_four_bits(model, _four_bit_weights(network))
+        widen_when_loaded(model, _static_four_bit_weights(network))
         sites = {f"{path}.scale": sites for path, sites in calls_by_quantizer(network).items()}
         codes = name_codes(model, sites)
         pad_codes(model)
@@ -161,10 +164,22 @@ def _options(network: Network) -> dict[str, str]:
 def _four_bit_weights(network: Network) -> dict[str, str]:
     names: dict[str, str] = {}
     for path, layer in network.named_modules():
-        if isinstance(layer, Treated) and layer.treatment.weight in ("int4", "uint4"):
+        if not isinstance(layer, Treated) or layer.treatment.mode == "static":
+            continue
+        if layer.treatment.weight in ("int4", "uint4"):
             names[f"{path}.weight_codes"] = str(layer.treatment.weight)
             names[f"{path}.weight_zero_point"] = str(layer.treatment.weight)
     return names
+
+
+def _static_four_bit_weights(network: Network) -> list[str]:
+    return [
+        f"{path}.weight_codes"
+        for path, layer in network.named_modules()
+        if isinstance(layer, Treated)
+        and layer.treatment.mode == "static"
+        and layer.treatment.weight in _WEIGHTS4
+    ]
 
 
 _DTYPES = {
