@@ -35,7 +35,7 @@ DENSE = "dense"
 def options(**changes: Any) -> Options:
     settings = {
         "metric": "top1", "budget": Budget(), "target": "onnxruntime", "isa": "x86-vnni",
-        "level": None, "scheme": None, "calibrator": None, "keep_float": (), "threads": 1,
+        "level": None, "scheme": None, "calibrator": None, "methods": (), "keep_float": (), "threads": 1,
         "batch": 1, "seed": 5, "name": "dense", "measure_latency": False, "measure_memory": False,
         "commands": ("kompakt compress …",),
     }  # fmt: skip

@@ -42,7 +42,7 @@ def _placed(network: Network, target: Target, data: Labelled, observer: str) -> 
     placed = place(network, w8a8(), target.rules("any"))
     batches = ({key: x} for x, _ in data.batches(BATCH))
     set_ranges_(placed, calibrate(network, plan_of(placed).taps, batches), observer)
-    correct_biases_(placed, network, [data.take(slice(64)).inputs()])
+    correct_biases_(placed, network, [[data.take(slice(64)).inputs()]])
     return freeze_(placed)
 
 

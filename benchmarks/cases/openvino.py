@@ -91,7 +91,7 @@ def ours(case: Case, folder: Path) -> tuple[Path, Any]:
         torch.cat([batch[spec.name] for batch in batches])[:CORRECTED_ON]
         for spec in network.input_specs
     ]
-    correct_biases_(placed, network, few)
+    correct_biases_(placed, network, [few])
     written = target.write(freeze_(placed))
     folder.mkdir()
     return written.save(folder), written

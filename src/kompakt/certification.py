@@ -87,7 +87,7 @@ def certify_trial(
     golden = _golden(build, bench.target, samples)
     trial.outcome, trial.why = "chosen", why_chosen(trial, ladder.trials)
     facts = Facts(trial, ladder, certificate, accuracy, speed, memory)
-    sketch = to_arrays(bench.calibration) if bench.calibration is not None else None
+    sketch = to_arrays(build.calibration) if build.calibration is not None else None
     return Certified(build=build, record=facts.record(options), golden=golden, sketch=sketch)
 
 

@@ -95,6 +95,7 @@ def compress(
     level: int | None = None,
     scheme: str | Scheme | None = None,
     calibrator: str | None = None,
+    methods: Sequence[str] = (),
     dynamic: Mapping[str, Mapping[int, str]] | None = None,
     keep_float: Sequence[str] = (),
     threads: int = 1,
@@ -126,6 +127,7 @@ def compress(
         level: Highest level to try: 1 needs no data, 2 is static. By default 2 where there is calibration data.
         scheme: Use this scheme instead of the ladder's own candidates.
         calibrator: With ``scheme``: its calibrator.
+        methods: With ``scheme``: names of methods that improve it, in order (see ``quantize.METHODS``).
         dynamic: Further dynamic dimensions, such as ``{"input_ids": {1: "sequence"}}``.
         keep_float: Selectors of layers left in float.
         threads: Threads the runtime may use.
@@ -152,6 +154,7 @@ def compress(
         level=level,
         scheme=get_scheme(scheme) if isinstance(scheme, str) else scheme,
         calibrator=calibrator,
+        methods=tuple(methods),
         keep_float=tuple(keep_float),
         threads=threads,
         batch=batch,
@@ -308,7 +311,15 @@ class _Job:
         static = scheme.needs_calibration
         calibrator = (self.options.calibrator or "mse") if static else None
         level = 2 if static else int(scheme.default.mode != "float")
-        return (Candidate(name=scheme.name, level=level, scheme=scheme, calibrator=calibrator),)
+        methods = self.options.methods
+        candidate = Candidate(
+            name=" + ".join((scheme.name, *methods)),
+            level=level,
+            scheme=scheme,
+            calibrator=calibrator,
+            methods=methods,
+        )
+        return (candidate,)
 
     def _write(self, certified: Certified) -> Result:
         build, record = certified.build, certified.record

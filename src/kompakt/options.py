@@ -10,6 +10,7 @@ from functools import partial
 from kompakt.errors import UsageError
 from kompakt.measuring.margin import check_drop
 from kompakt.measuring.metrics import get_metric
+from kompakt.quantize import METHODS
 from kompakt.schemes import Scheme
 from kompakt.search.budget import Budget
 from kompakt.search.candidates import LEVELS
@@ -28,6 +29,7 @@ class Options:
     level: int | None
     scheme: Scheme | None
     calibrator: str | None
+    methods: tuple[str, ...]
     keep_float: tuple[str, ...]
     threads: int
     batch: int
@@ -117,7 +119,27 @@ def check_options(options: Options, *, calibration: bool, validation: bool) -> N
             f"the static scheme {scheme.name} without calibration data",
             why="static activation ranges come from data",
         )
+    if options.methods:
+        _check_methods(options.methods, options.scheme)
     if options.threads < 1 or options.batch < 1:
         raise UsageError(
             "K001", f"threads={options.threads}, batch={options.batch}", why="both are 1 or more"
         )
+
+
+def _check_methods(methods: tuple[str, ...], scheme: Scheme | None) -> None:
+    if scheme is None:
+        raise UsageError(
+            "K001",
+            f"the methods {', '.join(methods)} without a scheme",
+            why="without a scheme the ladder chooses both",
+            help="give a scheme as well, or leave the methods out",
+        )
+    for name in methods:
+        if name not in METHODS:
+            raise UsageError(
+                "K003",
+                f"the method {name!r}",
+                why="there is no such method",
+                help=f"methods are {', '.join(METHODS)}",
+            )

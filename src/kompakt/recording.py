@@ -88,9 +88,9 @@ class Facts:
         comparison = accuracy.comparison
         unmet = self._unmet(options)
         parity = self.certificate.to_json()
-        rows = site_rows(
-            self.build.placed, {row.name: row for row in layers(bench.prepared)}, bench.calibration
-        )
+        calibration = self.build.calibration
+        facts = {row.name: row for row in layers(self.build.reference)}
+        rows = site_rows(self.build.placed, facts, calibration)
         return Record(
             kompakt=kompakt.__version__,
             model=self._model(options.name),
@@ -99,6 +99,7 @@ class Facts:
             scheme_name=self.trial.candidate.scheme.name,
             level=self.trial.candidate.level,
             calibrator=self.trial.candidate.calibrator_name,
+            methods=self.trial.candidate.methods,
             seed=options.seed,
             confidence=options.budget.confidence,
             baseline=self._figures("baseline", accuracy.baseline, self.float_size, self.memory[0]),
@@ -133,7 +134,7 @@ class Facts:
             budget_reasons=[*unmet, *self._unsound()],
             trials=[t.to_json() for t in self.ladder.trials],
             sites=rows,
-            distributions=distributions(self.build.placed, rows, bench.calibration),
+            distributions=distributions(self.build.placed, rows, calibration),
             diagnosis=[*diagnose(rows), *self.ladder.findings],
             environment=environment(),
             timings={f"{k}_cpu_s": v for k, v in bench.clock.cpu.items()}
@@ -242,7 +243,7 @@ class Facts:
         warnings.extend(budget.undecided(self.latency))
         if unfused := unfused_sites(self.certificate):
             warnings.append(unfused)
-        calibration = self.bench.calibration
+        calibration = self.build.calibration
         if calibration is not None and calibration.samples == 1 and self.trial.candidate.level == 2:
             warnings.append("calibrated with one sample: ranges from one sample are unreliable")
         if slower := all_slower(self.ladder.trials):

@@ -21,6 +21,7 @@ def test_every_option_reaches_compress(invoke: Invoke, compressor: Compressor) -
         *RUN, *DATA, "--test", "builtin:digits", "--metric", "top1", "--max-drop", "0.01",
         "--max-size", "10MB", "--min-speedup", "2", "--max-latency", "5ms", "--confidence", "0.9",
         "--isa", "x86", "--level", "2", "--scheme", "w8a8", "--calibrator", "mse",
+        "--method", "bias_correction",
         "--keep-float", "layer", "--keep-float", "kind:conv", "--dynamic", "image:2=height",
         "--threads", "2", "--batch", "8", "--seed", "7",
     )  # fmt: skip
@@ -43,6 +44,7 @@ def test_every_option_reaches_compress(invoke: Invoke, compressor: Compressor) -
         "level": 2,
         "scheme": "w8a8",
         "calibrator": "mse",
+        "methods": ("bias_correction",),
         "keep_float": ("layer", "kind:conv"),
         "dynamic": {"image": {2: "height"}},
         "threads": 2,

@@ -45,7 +45,7 @@ DOCUMENTED = {
     ),
     *("latency", "parity", "verdict", "verdict_text", "warnings", "budget", "budget_met"),
     *("budget_reasons", "trials", "runtimes", "sites", "distributions", "diagnosis", "environment"),
-    *("timings", "commands", "artifact"),
+    *("timings", "commands", "artifact", "methods"),
 }
 FIGURES = {
     *("runtime", "metric", "latency_ms", "latency_p90_ms", "throughput", "size_bytes"),

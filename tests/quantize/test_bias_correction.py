@@ -1,10 +1,6 @@
-"""Bias correction gives back planted mean shifts; every method keeps its contract."""
+"""Bias correction gives back planted mean shifts."""
 
 from __future__ import annotations
-
-import copy
-from collections.abc import Callable
-from typing import Any
 
 import pytest
 import torch
@@ -14,7 +10,6 @@ from torch.nn import functional as F
 from kompakt.measuring.data import Batch
 from kompakt.network.capture import capture
 from kompakt.network.rewrites import inference_form
-from kompakt.quantize import METHODS
 from kompakt.quantize.bias_correction import correct_biases_
 from kompakt.quantize.layers import Treated
 from kompakt.schemes import fp16, w4, w8a8, w8a8_dynamic
@@ -46,7 +41,7 @@ def test_a_planted_shift_of_a_bias_is_given_back(shifted: str) -> None:
     with torch.no_grad():
         exact = captured(held)
     before = error(placed, exact, held), mean_shift(placed, exact, held)
-    assert correct_biases_(placed, captured, [samples]) == 3
+    assert correct_biases_(placed, captured, [[samples]]) == 3
     after = error(placed, exact, held), mean_shift(placed, exact, held)
     assert after[0] < before[0] / 2
     assert after[1] < before[1] / 4
@@ -59,7 +54,7 @@ def test_coarse_weights_lose_their_bias_in_the_mean() -> None:
     with torch.no_grad():
         exact = captured(x)
     before = error(placed, exact, x)
-    assert correct_biases_(placed, captured, [x]) == 3
+    assert correct_biases_(placed, captured, [[x]]) == 3
     assert error(placed, exact, x) < before
     with torch.no_grad():
         shift = (placed(x) - exact).mean((0, 1))
@@ -74,7 +69,7 @@ def test_layers_without_a_bias_get_one() -> None:
     ).eval()
     captured = inference_form(capture(model, grid(4, 20)))
     placed, _ = ranged(captured, w8a8_dynamic(), [])
-    assert correct_biases_(placed, captured, [grid(8, 20)]) == 2
+    assert correct_biases_(placed, captured, [[grid(8, 20)]]) == 2
     assert placed.get_submodule("a").bias is not None
     assert model.a.bias is None
     assert captured.get_submodule("a").bias is None
@@ -83,49 +78,13 @@ def test_layers_without_a_bias_get_one() -> None:
 def test_what_it_leaves_alone() -> None:
     twice, _ = ranged(network("twice"), w8a8(), batches_for("twice"))
     kept = {n: p.clone() for n, p in twice.named_parameters()}
-    assert correct_biases_(twice, network("twice"), [grid(4, 3, 10, 10)]) == 2
+    assert correct_biases_(twice, network("twice"), [[grid(4, 3, 10, 10)]]) == 2
     assert torch.equal(twice.get_parameter("b.bias"), kept["b.bias"])
     stored, _ = ranged(network("plain"), fp16(), [])
-    assert correct_biases_(stored, network("plain"), [grid(4, 3, 10, 10)]) == 0
+    assert correct_biases_(stored, network("plain"), [[grid(4, 3, 10, 10)]]) == 0
     words, _ = ranged(network("words"), w8a8(), batches_for("words"))
-    corrected = correct_biases_(words, network("words"), [batches_for("words")[0].inputs["ids"]])
+    corrected = correct_biases_(words, network("words"), [[batches_for("words")[0].inputs["ids"]]])
     assert corrected == 2, "an embedding has no bias"
-
-
-# --- the contract of every method -------------------------------------------------------------
-
-
-def snapshot(net: nn.Module) -> dict[str, Tensor]:
-    return {name: value.clone() for name, value in net.state_dict().items()}
-
-
-@pytest.mark.parametrize("method", METHODS.values(), ids=list(METHODS))
-@pytest.mark.parametrize("name", ["plain", "depthwise", "encoder"])
-def test_a_method_edits_the_placed_network_only_and_is_deterministic(
-    method: Callable[..., Any], name: str
-) -> None:
-    captured = network(name)
-    first, _ = ranged(captured, w8a8(), batches_for(name))
-    second = copy.deepcopy(first)
-    x = batches_for(name)[0].inputs[captured.input_specs[0].name]
-    reference, codes = snapshot(captured), [str(n) for n in first.graph.nodes]
-    changed = method(first, captured, [x])
-    assert changed > 0
-    assert method(second, captured, [x.clone()]) == changed
-    assert all(torch.equal(v, reference[k]) for k, v in captured.state_dict().items())
-    assert [str(n) for n in first.graph.nodes] == codes
-    results = snapshot(first), snapshot(second)
-    assert all(torch.equal(v, results[1][k]) for k, v in results[0].items())
-    with torch.no_grad():
-        assert torch.isfinite(first(x)).all()
-        assert error(first, captured(x), x) < 0.2 * float(captured(x).abs().max())
-
-
-def test_a_registered_method_says_what_a_user_must_know() -> None:
-    for method in METHODS.values():
-        text = __import__(method.__module__, fromlist=["__doc__"]).__doc__ or ""
-        for heading in ("What it does", "When to use", "Cost", "Formula", "Limits", "Reference"):
-            assert f"\n{heading}\n" in text
 
 
 def test_two_calls_of_one_batch_norm_stay_as_they_are() -> None:
@@ -134,4 +93,4 @@ def test_two_calls_of_one_batch_norm_stay_as_they_are() -> None:
     model = Net(lambda s, x: s.block(s.block(x)), block=block).eval()
     captured = inference_form(capture(model, grid(2, 3, 8, 8)))
     placed, _ = ranged(captured, w8a8(), [Batch({"x": grid(4, 3, 8, 8)}, None, 4)])
-    assert correct_biases_(placed, captured, [grid(4, 3, 8, 8)]) == 0
+    assert correct_biases_(placed, captured, [[grid(4, 3, 8, 8)]]) == 0

@@ -16,7 +16,7 @@ from kompakt.measuring.data import Batch
 from kompakt.observe import OBSERVERS
 from kompakt.schemes import Scheme, Treatment, float32, w8, w8a8
 from kompakt.search.candidates import Candidate, static, with_bias_correction
-from kompakt.search.workbench import Stopwatch, Workbench
+from kompakt.search.workbench import Stopwatch, Workbench, method_batches
 
 from ..nets import batches_for, network
 from .benches import workbench
@@ -127,7 +127,7 @@ def test_static_candidates_need_data(tmp_path: Path) -> None:
 
 def test_what_cannot_be_built_says_why(tmp_path: Path) -> None:
     bench = workbench("plain", tmp_path)
-    odd = Treatment(mode="static", weight="int4", activation="auto8")
+    odd = Treatment(mode="static", weight="int2", activation="auto8")
     with pytest.raises(TargetError) as caught:
         bench.build(Candidate(name="x", level=2, scheme=Scheme(name="x", default=odd)))
     assert caught.value.code == "K400"
@@ -140,12 +140,12 @@ def test_what_cannot_be_built_says_why(tmp_path: Path) -> None:
     assert bench.build(Candidate(name="float", level=0, scheme=float32())).path.is_file()
 
 
-def test_samples_of_another_shape_stay_out_of_the_joined_inputs(tmp_path: Path) -> None:
-    bench = workbench("plain", tmp_path)
+def test_methods_get_samples_of_every_shape() -> None:
     wide = Batch({"x": torch.zeros(3, 3, 20, 20)}, None, 3)
     given = [*batches_for("plain"), wide]
-    (joined,) = bench.method_inputs(given)
-    assert torch.equal(joined, torch.cat([batch.inputs["x"] for batch in given[:2]]))
+    taken = method_batches(given)
+    assert [len(inputs) for inputs in taken] == [1, 1, 1]
+    assert all(torch.equal(t, b.inputs["x"]) for (t,), b in zip(taken, given, strict=True))
     assert network("plain").input_specs[0].name == "x"
 
 

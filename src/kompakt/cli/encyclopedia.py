@@ -69,7 +69,7 @@ def _executed_formats() -> set[str]:
 
 def _methods() -> Mapping[str, Any]:
     methods: Mapping[str, Any] = getattr(importlib.import_module("kompakt.quantize"), "METHODS", {})
-    return methods
+    return {name: method.run for name, method in methods.items()}
 
 
 def _module_text(thing: Any) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ ISAS = (
 
 
 def check_names(settings: Mapping[str, Any]) -> None:
-    """Refuse unknown names of schemes, targets, calibrators, metrics and instruction sets.
+    """Refuse unknown names of schemes, targets, calibrators, methods, metrics and instruction sets.
 
     Args:
         settings: Names by what they are for; those that are missing or ``None`` are not checked.
@@ -36,6 +36,7 @@ def check_names(settings: Mapping[str, Any]) -> None:
     _check_metric(settings.get("metric"))
     _check_target(settings.get("target"))
     _check_calibrator(settings.get("calibrator"))
+    _check_methods(settings.get("methods") or ())
 
 
 def _check_scheme(name: str | None) -> None:
@@ -62,3 +63,10 @@ def _check_calibrator(name: str | None) -> None:
     from kompakt.observe import OBSERVERS
 
     check_name("--calibrator", name, OBSERVERS)
+
+
+def _check_methods(names: Sequence[str]) -> None:
+    from kompakt.quantize import METHODS
+
+    for name in names:
+        check_name("--method", name, METHODS)

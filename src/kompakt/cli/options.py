@@ -144,6 +144,12 @@ Level = Annotated[
         show_default="the highest the data allows",
     ),
 ]
+Method = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME", help="With --scheme: a method that improves it; repeatable, in order."
+    ),
+]
 Calibrator = Annotated[
     str | None, typer.Option(metavar="NAME", help="minmax, mse, percentile, entropy, …")
 ]

@@ -72,6 +72,7 @@ class Record:
     speedup_interval: Sequence[float] | None = None
     size_ratio: float | None = None
     memory_ratio: float | None = None
+    methods: Sequence[str] = ()
     latency: Mapping[str, Any] | None = None
     parity: Mapping[str, Any] | None = None
     validation_split: Mapping[str, int] | None = None

@@ -1,20 +1,16 @@
 """Quantizing a network: placing quantizers by a runtime's rules, giving them ranges, and methods that improve them.
 
-:data:`METHODS` is the registry of methods: each takes the placed network, the float network it was placed from and
-a few samples, edits the placed network in place and returns how many layers it changed.
+:data:`METHODS` is the registry of methods: those that work on the float network give back a changed copy that computes
+the same function; those that work on the placed network edit it in place.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-
-from torch import Tensor
-
-from kompakt.network.network import Network
 from kompakt.quantize.bias_correction import correct_biases_
+from kompakt.quantize.method import Batches, Method
 
-Method = Callable[[Network, Network, Sequence[Tensor]], int]
+METHODS: dict[str, Method] = {
+    "bias_correction": Method(run=correct_biases_, works_on="placed", samples=32),
+}
 
-METHODS: dict[str, Method] = {"bias_correction": correct_biases_}
-
-__all__ = ["METHODS", "Method"]
+__all__ = ["METHODS", "Batches", "Method"]

@@ -17,7 +17,7 @@ from kompakt.network.network import Network
 from kompakt.numerics.affine import dequantize, quantize
 from kompakt.numerics.formats import get_format
 from kompakt.quantize.freeze import frozen_copy
-from kompakt.quantize.layers import Treated, weight_parameters
+from kompakt.quantize.layers import Treated, grid_of
 from kompakt.quantize.narrowing import reformat_
 from kompakt.quantize.rules import Rules
 from kompakt.quantize.saturation import PairSums, pair_sums
@@ -128,7 +128,7 @@ def _output_error(
 def _noise(layer: Treated) -> float:
     """Relative rounding noise of its weights."""
     weight, treatment = layer.weight.detach(), layer.treatment
-    scale, zero_point = weight_parameters(weight, treatment)
+    scale, zero_point = grid_of(layer)
     codes = quantize(
         weight, scale, zero_point, get_format(str(treatment.weight)), treatment.granularity
     )

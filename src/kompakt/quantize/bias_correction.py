@@ -23,7 +23,6 @@ Reference
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -33,32 +32,37 @@ from torch.fx import Node
 from kompakt.network.network import Network
 from kompakt.progress import track
 from kompakt.quantize.layers import Treated
+from kompakt.quantize.method import Batches
 from kompakt.quantize.quantizer import stage
 
 
-def correct_biases_(placed: Network, reference: Network, inputs: Sequence[Tensor]) -> int:
+def correct_biases_(placed: Network, reference: Network, batches: Batches) -> int:
     """Correct the bias of every treated layer, in place.
 
     Args:
         placed: A placed network whose quantizers have ranges; not yet frozen.
         reference: The float network it was placed from.
-        inputs: A few dozen samples: one tensor for each input of the network.
+        batches: A few dozen samples.
 
     Returns:
         How many layers were corrected.
     """
     floats = {node.name: node for node in reference.graph.nodes}
     calls = Counter(str(n.target) for n in placed.graph.nodes if n.op == "call_module")
-    pair = _Pair(placed, reference, list(inputs))
+    pairs = [_Pair(placed, reference, list(inputs)) for inputs in batches]
     corrected = 0
     with torch.no_grad(), stage(placed, "simulate"):
         for node in track(list(placed.graph.nodes), "correcting biases"):
-            pair.run(node, floats.get(node.name))
+            for pair in pairs:
+                pair.run(node, floats.get(node.name))
             layer = _layer(placed, node)
-            if layer is not None and calls[str(node.target)] == 1:
-                pair.shift(node, _correct(layer, *pair.outputs(node)))
+            if pairs and layer is not None and calls[str(node.target)] == 1:
+                shift = _correct(layer, [pair.outputs(node) for pair in pairs])
+                for pair in pairs:
+                    pair.shift(node, shift)
                 corrected += 1
-            pair.forget(node)
+            for pair in pairs:
+                pair.forget(node)
     return corrected
 
 
@@ -68,15 +72,19 @@ def _layer(placed: Network, node: Node) -> Treated | None:
     return layer if treated and not layer.stored_float else None  # type: ignore[return-value,union-attr]
 
 
-def _correct(layer: Treated, exact: Tensor, rounded: Tensor) -> Tensor:
+def _correct(layer: Treated, outputs: list[tuple[Tensor, Tensor]]) -> Tensor:
     """Add the mean difference per channel to the layer's bias; returns it, broadcastable to the output."""
-    channel = exact.dim() - 1 if isinstance(layer, nn.Linear) else 1
-    others = [d for d in range(exact.dim()) if d != channel]
-    shift = (exact - rounded).double().mean(others).float()
+    dims = outputs[0][0].dim()
+    channel = dims - 1 if isinstance(layer, nn.Linear) else 1
+    others = [d for d in range(dims) if d != channel]
+    total = sum((exact - rounded).double().sum(others) for exact, rounded in outputs)
+    count = sum(exact.numel() // exact.shape[channel] for exact, _ in outputs)
+    assert isinstance(total, Tensor)
+    shift = (total / count).float()
     if layer.bias is None:
         layer.bias = nn.Parameter(torch.zeros_like(shift))
     layer.bias.add_(shift)
-    shape = [1] * exact.dim()
+    shape = [1] * dims
     shape[channel] = -1
     return shift.reshape(shape)
 

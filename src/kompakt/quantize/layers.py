@@ -24,6 +24,8 @@ from kompakt.schemes import Treatment
 
 FROZEN = ("weight_codes", "weight_scale", "weight_zero_point", "bias_codes", "bias_scale")
 """What freezing fixes."""
+GRID = ("grid_scale", "grid_zero_point")
+"""What a method fixes that chose the weights' grid itself."""
 BIAS_LIMIT = 2.0**28
 """Largest bias code allowed: a tiny weight scale would otherwise overflow the int32 accumulator."""
 
@@ -40,6 +42,8 @@ class Treated(nn.Module):
         weight_zero_point: Same shape as the scale.
         bias_codes: int32 bias codes, where the kernel adds the bias in integers.
         bias_scale: float32 scale of the bias codes, shape (O,).
+        grid_scale: The scale a method chose, see :func:`fix_grid_`; None where the weights' extremes decide.
+        grid_zero_point: The same for the zero point.
     """
 
     site: str
@@ -52,6 +56,8 @@ class Treated(nn.Module):
     weight_zero_point: Tensor | None
     bias_codes: Tensor | None
     bias_scale: Tensor | None
+    grid_scale: Tensor | None
+    grid_zero_point: Tensor | None
 
     @property
     def frozen(self) -> bool:
@@ -74,7 +80,7 @@ class Treated(nn.Module):
         if self.stage == "off":
             return self.weight
         if self.weight_codes is None:
-            rounded = self._rounded(*weight_parameters(self.weight, self.treatment))
+            rounded = self._rounded(*grid_of(self))
             # Straight through: the forward value is exactly `rounded`, the gradient that of `weight`.
             if self.weight.requires_grad and torch.is_grad_enabled():
                 return self.weight + (rounded - self.weight).detach()
@@ -198,7 +204,7 @@ class TreatedLinear(Treated, nn.Linear):  # type: ignore[misc]
         if self.treatment.mode == "dynamic" and self.stage != "off":
             codes, scale = self.weight_codes, self.weight_scale
             if codes is None or scale is None:
-                scale, zero_point = weight_parameters(self.weight, self.treatment)
+                scale, zero_point = grid_of(self)
                 fmt = get_format(str(self.treatment.weight))
                 codes = quantize(
                     self.weight, scale, zero_point, fmt, self.treatment.granularity
@@ -261,7 +267,7 @@ def treat_(layer: nn.Module, site: str, treatment: Treatment) -> None:
         )
     layer.__class__ = TREATED[base]
     layer.site, layer.treatment, layer.stage = site, treatment, "simulate"  # type: ignore[assignment]
-    for name in FROZEN:
+    for name in (*FROZEN, *GRID):
         layer.register_buffer(name, None)
 
 
@@ -277,6 +283,29 @@ def weight_parameters(weight: Tensor, treatment: Treatment) -> tuple[Tensor, Ten
         return torch.ones(()), torch.zeros(())
     low, high = extremes(weight.detach(), treatment.granularity)
     return choose_qparams(low, high, fmt, symmetric=treatment.symmetric_weight)
+
+
+def grid_of(layer: Treated) -> tuple[Tensor, Tensor]:
+    """Scale and zero point of a layer's weights: those a method chose, else those that cover every weight."""
+    if layer.grid_scale is not None and layer.grid_zero_point is not None:
+        return layer.grid_scale, layer.grid_zero_point
+    return weight_parameters(layer.weight, layer.treatment)
+
+
+def fix_grid_(layer: Treated, scale: Tensor, zero_point: Tensor) -> None:
+    """Let a layer's weights be rounded to a grid that a method chose, in place.
+
+    Args:
+        layer: A treated layer that is not frozen.
+        scale: float32, positive; of the shape that :func:`weight_parameters` gives.
+        zero_point: Of the same shape.
+    """
+    layer.grid_scale, layer.grid_zero_point = scale.detach(), zero_point.detach()
+
+
+def release_grid_(layer: Treated) -> None:
+    """Let the extremes of a layer's weights decide its grid again."""
+    layer.grid_scale = layer.grid_zero_point = None
 
 
 def freeze_layer_(layer: Treated, input_scale: Tensor | None, *, integer_bias: bool) -> None:
@@ -297,7 +326,7 @@ def freeze_layer_(layer: Treated, input_scale: Tensor | None, *, integer_bias: b
     if fmt.kind == "float":
         layer.weight_codes = _stored(weight, fmt, layer.site)
         return
-    scale, zero_point = weight_parameters(weight, treatment)
+    scale, zero_point = grid_of(layer)
     bias = layer.bias.detach() if layer.bias is not None else None
     if bias is not None and input_scale is not None:
         # Without this guard a dead channel's tiny weight scale makes its bias overflow int32.

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from kompakt.network.network import Network
-from kompakt.quantize.layers import Treated, thaw_layer_
+from kompakt.quantize.layers import Treated, release_grid_, thaw_layer_
 from kompakt.quantize.place import plan_of
 
 
@@ -27,6 +27,7 @@ def reformat_(placed: Network, format_name: str, reasons: Mapping[str, str]) -> 
         assert isinstance(layer, Treated)
         layer.treatment = treatments[path] = replace(layer.treatment, weight=format_name)
         thaw_layer_(layer)
+        release_grid_(layer)  # it belonged to the other format
     sites = tuple(
         replace(
             site,

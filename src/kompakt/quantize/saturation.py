@@ -23,7 +23,7 @@ from kompakt.numerics.affine import quantize
 from kompakt.numerics.formats import get_format
 from kompakt.quantize.integer import run_in_integers
 from kompakt.quantize.kinds import placing_kind
-from kompakt.quantize.layers import Treated, weight_parameters
+from kompakt.quantize.layers import Treated, grid_of
 from kompakt.quantize.pending import Codes
 from kompakt.quantize.place import is_quantizer_call, quantizer_of
 from kompakt.quantize.rules import Rules
@@ -257,7 +257,7 @@ def _weight_codes(layer: Treated) -> Tensor:
         codes = layer.weight_codes.to(torch.float32)
         return codes.t() if layer.treatment.mode == "dynamic" else codes
     treatment, weight = layer.treatment, layer.weight.detach()
-    scale, zero_point = weight_parameters(weight, treatment)
+    scale, zero_point = grid_of(layer)
     fmt = get_format(str(treatment.weight))
     return quantize(weight, scale, zero_point, fmt, treatment.granularity).to(torch.float32)
 

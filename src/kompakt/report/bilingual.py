@@ -88,6 +88,7 @@ BILINGUAL: dict[str, tuple[str, str]] = {
         "behind an integer kernel {value} of the codes may differ",
         "整数算子之后可有 {value} 的编码不同",
     ),
+    "tolerance.integer_step": ("such a code by at most {value}", "此类编码最多相差 {value}"),
     "tolerance.float_share": (
         "behind a float kernel {value} of them",
         "浮点算子之后可有 {value}",
@@ -101,6 +102,10 @@ BILINGUAL: dict[str, tuple[str, str]] = {
     "tolerance.output_error": (
         "the outputs by a relative {value}",
         "输出的相对误差最多 {value}",
+    ),
+    "tolerance.probe_error": (
+        "the outputs with the codes made visible by a relative {value}",
+        "显示编码时输出的相对误差最多 {value}",
     ),
     "tolerance.layer_error": (
         "the output of a layer that finds its range while it runs by a relative {value}",

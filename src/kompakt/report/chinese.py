@@ -334,6 +334,7 @@ CHINESE: dict[str, str] = {
     "field.scheme": "方案",
     "field.level": "阶梯级别",
     "field.calibrator": "校准方法",
+    "field.methods": "改进方法",
     "field.target": "目标",
     "field.session": "会话选项",
     "field.metric": "指标",

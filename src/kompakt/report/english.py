@@ -361,6 +361,7 @@ ENGLISH: dict[str, str] = {
     "field.scheme": "Scheme",
     "field.level": "Level of the ladder",
     "field.calibrator": "Calibrator",
+    "field.methods": "Methods",
     "field.target": "Target",
     "field.session": "Session options",
     "field.metric": "Metric",

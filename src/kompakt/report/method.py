@@ -72,6 +72,7 @@ def _recipe(draft: Draft) -> Iterator[tuple[str, str]]:
     yield say("field.scheme"), str(record.get("scheme_name") or "")
     yield say("field.level"), whole(record.get("level"))
     yield say("field.calibrator"), str(record.get("calibrator") or "")
+    yield say("field.methods"), ", ".join(map(str, record.get("methods") or ()))
     yield say("field.target"), draft.runtime() + (f" ({isa})" if isa else "")
     yield say("field.session"), _listed(draft.part("target").get("session_options"))
     if metric.get("name"):

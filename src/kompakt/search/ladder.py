@@ -77,6 +77,7 @@ class Trial:
             "level": self.candidate.level,
             "scheme": self.candidate.scheme.name,
             "calibrator": self.candidate.calibrator_name,
+            "methods": list(self.candidate.methods),
             "metric": self.metric,
             "drop": comparison.drop if comparison else None,
             "drop_interval": list(comparison.interval) if comparison else None,

@@ -19,7 +19,7 @@ from kompakt.quantize.ranges import set_ranges_
 from kompakt.schemes import Treatment
 from kompakt.search.candidates import Candidate, static
 from kompakt.search.split import spread_rows
-from kompakt.search.workbench import Workbench
+from kompakt.search.workbench import Workbench, method_batches
 
 SHARES = (1 / 8, 1 / 4, 1 / 2)
 """Shares of the linear layers that hybrid candidates compute with dynamic ranges."""
@@ -75,7 +75,7 @@ def _corrected_error(
     bench: Workbench, placed: Network, reference: Sequence[list[Tensor]], batches: Sequence[Batch]
 ) -> float:
     """Simulated output error once the biases are corrected, in place."""
-    correct_biases_(placed, bench.prepared, bench.method_inputs(batches))
+    correct_biases_(placed, bench.prepared, method_batches(batches))
     return output_error(placed, reference, batches)
 
 

@@ -6,14 +6,15 @@ placement and its file.
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from glob import escape
 from pathlib import Path
+from typing import Any, cast
 
-import torch
 from torch import Tensor
 
 from kompakt.errors import DataError
@@ -28,6 +29,7 @@ from kompakt.quantize import METHODS
 from kompakt.quantize.avoid_saturation import ROUNDS, avoid_saturation_
 from kompakt.quantize.freeze import freeze_
 from kompakt.quantize.layers import Treated
+from kompakt.quantize.method import Batches, FloatMethod, PlacedMethod
 from kompakt.quantize.place import place, plan_of
 from kompakt.quantize.ranges import set_ranges_
 from kompakt.quantize.rules import Rules
@@ -69,16 +71,29 @@ class Build:
         written: The files' content.
         path: The model file on disk.
         runnable: The loaded file.
+        reference: The float network it was placed from: the prepared one, or what methods made of it.
+        calibration: What calibration saw of that; None where no range was needed.
         pair_sums: Sums that could saturate on a processor the file is for, on all calibration data; None where there
             is no such processor.
     """
 
     candidate: Candidate
     placed: Network
+    reference: Network
+    calibration: Calibration | None
     written: Written
     path: Path
     runnable: Runnable
     pair_sums: list[PairSums] | None = None
+
+
+@dataclass
+class _Form:
+    """A float form of the network: as it came, or changed by methods; and what calibration saw of it."""
+
+    network: Network
+    calibration: Calibration | None = None
+    taps: dict[str, str] = field(default_factory=dict)
 
 
 class Workbench:
@@ -111,8 +126,9 @@ class Workbench:
         with self.clock.stage("rewrite"):
             self.prepared = inference_form(network)
         self._data = calibration_data
-        self._calibration: Calibration | None = None
-        self._taps: dict[str, str] = {}
+        self._plain = _Form(self.prepared)
+        self._forms: dict[tuple[Any, ...], _Form] = {}
+        self._drawn: dict[int, Sequence[Batch]] = {}
         self._float: Build | None = None
         self._count = 0
 
@@ -123,8 +139,8 @@ class Workbench:
 
     @property
     def calibration(self) -> Calibration | None:
-        """What calibration saw, once a static candidate needed it."""
-        return self._calibration
+        """What calibration saw of the network as it came, once a static candidate needed it."""
+        return self._plain.calibration
 
     def float_build(self) -> Build:
         """The float network in the target's runtime: the baseline."""
@@ -134,21 +150,22 @@ class Workbench:
                 imported = source_of(self.network) is not None
                 written = self.target.write(self.network if imported else self.prepared)
             candidate = Candidate(name="float", level=0, scheme=float32())
-            self._float = self._load(candidate, self.prepared, written)
+            self._float = self._load(candidate, self.prepared, written, self._plain)
         return self._float
 
     def build(self, candidate: Candidate) -> Build:
-        """Place, range, freeze, write and load a candidate."""
-        placed = self._ranged(candidate)
-        candidate, _ = self._without_saturation(placed, candidate, rounds=1)
-        self._improve(placed, candidate)
+        """Rewrite, place, range, improve, freeze, write and load a candidate."""
+        form = self._form(candidate)
+        placed = self._ranged(candidate, form)
+        candidate, _ = self._without_saturation(placed, candidate, form, rounds=1)
+        self._improve(placed, candidate, form)
         # Other weights and corrected biases move codes a little.
-        candidate, found = self._without_saturation(placed, candidate)
+        candidate, found = self._without_saturation(placed, candidate, form)
         with self.clock.stage("freeze"):
             freeze_(placed)
         with self.clock.stage("write"):
             written = self.target.write(placed)
-        return replace(self._load(candidate, placed, written), pair_sums=found)
+        return replace(self._load(candidate, placed, written, form), pair_sums=found)
 
     def certificate(self, build: Build, samples: Sequence[Batch]) -> Certificate:
         """Whether a candidate's file computes what was simulated."""
@@ -167,22 +184,45 @@ class Workbench:
 
     def place(self, candidate: Candidate) -> Network:
         """Place a candidate's scheme, give its quantizers ranges and apply its methods; not yet frozen."""
-        placed = self._ranged(candidate)
-        self._improve(placed, candidate)
+        form = self._form(candidate)
+        placed = self._ranged(candidate, form)
+        self._improve(placed, candidate, form)
         return placed
 
-    def _ranged(self, candidate: Candidate) -> Network:
+    def reference(self, candidate: Candidate) -> Network:
+        """The float network that a candidate is placed from."""
+        return self._form(candidate).network
+
+    def _form(self, candidate: Candidate) -> _Form:
+        """The float form a candidate's methods ask for; made once."""
+        names = tuple(n for n in candidate.methods if METHODS[n].works_on == "float")
+        if not names:
+            return self._plain
+        key = (names, json.dumps(candidate.scheme.to_json(), sort_keys=True))
+        if key not in self._forms:
+            network = self.prepared
+            for name in names:
+                method = METHODS[name]
+                with self.clock.stage(name):
+                    run = cast("FloatMethod", method.run)
+                    network, _ = run(
+                        network, candidate.scheme, self.rules, self._batches(method.samples)
+                    )
+            self._forms[key] = _Form(network)
+        return self._forms[key]
+
+    def _ranged(self, candidate: Candidate, form: _Form) -> Network:
         with self.clock.stage("place"):
-            placed = place(self.prepared, candidate.scheme, self.rules)
+            placed = place(form.network, candidate.scheme, self.rules)
         taps = plan_of(placed).taps
         if taps:
-            calibration = self.calibrated(taps)
+            calibration = self._calibrated(form, taps)
             with self.clock.stage("ranges"):
                 set_ranges_(placed, calibration, candidate.calibrator or "mse")
         return placed
 
     def _without_saturation(
-        self, placed: Network, candidate: Candidate, rounds: int = ROUNDS
+        self, placed: Network, candidate: Candidate, form: _Form, rounds: int = ROUNDS
     ) -> tuple[Candidate, list[PairSums] | None]:
         """Other weights for layers that saturate on a processor the file is for, in place.
 
@@ -197,7 +237,7 @@ class Workbench:
                 placed,
                 self._inputs,
                 self.rules,
-                reference=self.prepared,
+                reference=form.network,
                 samples=list(_tensors_of(few)),
                 rounds=rounds,
             )
@@ -212,24 +252,25 @@ class Workbench:
         """The calibration data from its start, batch by batch."""
         return _tensors_of(self._data or ())
 
-    def _improve(self, placed: Network, candidate: Candidate) -> None:
+    def _improve(self, placed: Network, candidate: Candidate, form: _Form) -> None:
         """Apply a candidate's methods, in place."""
-        for method in candidate.methods:
-            with self.clock.stage(method):
-                METHODS[method](placed, self.prepared, self.method_inputs(self.samples))
+        for name in candidate.methods:
+            method = METHODS[name]
+            if method.works_on == "placed":
+                with self.clock.stage(name):
+                    run = cast("PlacedMethod", method.run)
+                    run(placed, form.network, self._batches(method.samples))
 
-    def method_inputs(self, samples: Sequence[Batch]) -> list[Tensor]:
-        """Those of ``samples`` that have the shape of the first, in one batch: a tensor for each input."""
-        first = samples[0]
-        alike = [
-            batch
-            for batch in samples
-            if all(t.shape[1:] == first.inputs[name].shape[1:] for name, t in batch.inputs.items())
-        ]
-        return [
-            torch.cat([batch.inputs[name] for batch in alike]) if t.dim() else t
-            for name, t in first.inputs.items()
-        ]
+    def _batches(self, count: int) -> Batches:
+        """About so many calibration samples, spread over all of them."""
+        if count == 0:
+            return []
+        if count not in self._drawn:
+            at_hand, seen = sum(batch.size for batch in self.samples), self._plain.calibration
+            enough = at_hand >= count or (seen is not None and at_hand >= seen.samples)
+            source = self.samples if enough or self._data is None else self._data
+            self._drawn[count] = spread_rows(source, count, self.prepared.input_specs)
+        return method_batches(self._drawn[count])
 
     def calibrated(self, taps: Mapping[str, str]) -> Calibration:
         """Statistics of (at least) these sites, from one pass over the calibration data.
@@ -237,6 +278,9 @@ class Workbench:
         Raises:
             DataError: K601 when there is no calibration data.
         """
+        return self._calibrated(self._plain, taps)
+
+    def _calibrated(self, form: _Form, taps: Mapping[str, str]) -> Calibration:
         if self._data is None:
             raise DataError(
                 "K601",
@@ -244,16 +288,16 @@ class Workbench:
                 why="static activation ranges come from data",
                 help="give --calibration DATA, or choose --level 1 (dynamic, weight-only)",
             )
-        if self._calibration is None or not set(taps) <= set(self._taps):
-            wanted = {**self._taps, **taps}  # what earlier candidates observed is still needed
+        if form.calibration is None or not set(taps) <= set(form.taps):
+            wanted = {**form.taps, **taps}  # what earlier candidates observed is still needed
             with self.clock.stage("calibrate"):
-                self._calibration = calibrate(
-                    self.prepared, wanted, (batch.inputs for batch in self._data)
+                form.calibration = calibrate(
+                    form.network, wanted, (batch.inputs for batch in self._data)
                 )
-            self._taps = wanted
-        return self._calibration
+            form.taps = wanted
+        return form.calibration
 
-    def _load(self, candidate: Candidate, placed: Network, written: Written) -> Build:
+    def _load(self, candidate: Candidate, placed: Network, written: Written, form: _Form) -> Build:
         folder = self.scratch / f"trial-{self._count}"
         self._count += 1
         folder.mkdir()
@@ -261,8 +305,19 @@ class Workbench:
         with self.clock.stage("load"):
             runnable = self.target.load(path, written.options, self.threads)
         return Build(
-            candidate=candidate, placed=placed, written=written, path=path, runnable=runnable
+            candidate=candidate,
+            placed=placed,
+            reference=form.network,
+            calibration=form.calibration,
+            written=written,
+            path=path,
+            runnable=runnable,
         )
+
+
+def method_batches(batches: Iterable[Batch]) -> Batches:
+    """Samples as methods take them."""
+    return [list(batch.inputs.values()) for batch in batches]
 
 
 def _tensors_of(batches: Iterable[Batch]) -> Iterator[list[Tensor]]:
