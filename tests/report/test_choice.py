@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from dataclasses import fields
 from typing import Any
 
 import pytest
 
+from kompakt.measuring.certificate import Tolerances
 from kompakt.report import LANGUAGES, parity, render
 from kompakt.report.draft import Draft
 from kompakt.report.render import prose
@@ -90,6 +92,21 @@ def test_tolerances_are_sentences(record: Any, parse: Any) -> None:
         "behind a float kernel 0.10% of them; "
     ) in text
     assert "such a code by at most 1; something new 0.5." in text
+
+
+@pytest.mark.parametrize("lang", LANGUAGES)
+def test_every_tolerance_has_words(record: Any, lang: str) -> None:
+    draft = Draft.of(record, lang)
+    for field in fields(Tolerances):
+        assert draft.say(f"tolerance.{field.name}", value="7")
+
+
+def test_a_largest_difference_is_told_only_where_codes_may_differ(record: Any) -> None:
+    tolerances = record["parity"]["tolerances"]
+    tolerances["integer_step"] = 3
+    assert "at most 3" not in render(record)
+    tolerances["integer_share"] = 0.01
+    assert "such a code by at most 3" in render(record)
 
 
 @pytest.mark.parametrize("lang", LANGUAGES)

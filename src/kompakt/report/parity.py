@@ -33,8 +33,10 @@ def section(draft: Draft) -> Parity:
         none = draft.say("parity.none")
         return Parity(text=none, failed=False, kernels=None, table=None, tolerances="")
     tolerances = found.get("tolerances")
-    entries = tolerances.items() if isinstance(tolerances, Mapping) else ()
-    listed = draft.say("separator").join(_tolerance(draft, *entry) for entry in entries)
+    entries = dict(tolerances) if isinstance(tolerances, Mapping) else {}
+    if real(entries.get("integer_share")) == 0:
+        entries.pop("integer_step", None)
+    listed = draft.say("separator").join(_tolerance(draft, *entry) for entry in entries.items())
     return Parity(
         text=draft.say("space").join(_sentences(draft, found)),
         failed=verdict == "failed",
