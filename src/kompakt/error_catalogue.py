@@ -826,6 +826,16 @@ CATALOGUE: dict[str, Entry] = {
         explanation="The budget limits something that would not be measured.",
         remedy="give the data or measurement the message names",
     ),
+    "K630": Entry(
+        title="not a journal",
+        explanation="The file given as a journal was not written by kompakt. It is left as it is.",
+        remedy="name another file, or delete this one",
+    ),
+    "K631": Entry(
+        title="a journal in use",
+        explanation="Another run writes this journal; two at once would do the same work twice.",
+        remedy="wait until the other run has ended, or give --journal another FILE",
+    ),
     # K9xx internal
     "K900": Entry(
         title="internal error",
