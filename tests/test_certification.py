@@ -24,7 +24,8 @@ from kompakt.recording import weights_sha256
 from kompakt.schemes import Scheme, w4, w8a8, w8a8_dynamic
 from kompakt.search.budget import Budget
 from kompakt.search.candidates import Candidate
-from kompakt.search.ladder import Ladder, Trial
+from kompakt.search.ladder import Ladder
+from kompakt.search.trial import Trial
 from kompakt.search.workbench import Workbench
 
 from .nets import ONNXRUNTIME, grid, inputs, model

@@ -12,7 +12,7 @@ from kompakt.measuring.latency import LatencyComparison, LatencySummary
 from kompakt.recording import all_slower, unfused_sites
 from kompakt.search.budget import Budget
 from kompakt.search.candidates import without_data
-from kompakt.search.ladder import Trial
+from kompakt.search.trial import Trial
 
 from .digits import calibration, part, squeeze, validation
 

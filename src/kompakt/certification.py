@@ -27,10 +27,11 @@ from kompakt.network.network import Network
 from kompakt.observe.sketch import to_arrays
 from kompakt.options import Options
 from kompakt.recording import Accuracy, Facts, Speed
-from kompakt.search.ladder import Ladder, Trial
+from kompakt.search.ladder import Ladder
 from kompakt.search.reason import why_chosen
 from kompakt.search.slowdown import slower_layers
 from kompakt.search.split import example_batch
+from kompakt.search.trial import Trial
 from kompakt.search.workbench import Build
 from kompakt.targets.target import Arrays, Runnable, Target
 
@@ -87,7 +88,8 @@ def certify_trial(
     golden = _golden(build, bench.target, samples)
     trial.outcome, trial.why = "chosen", why_chosen(trial, ladder.trials)
     facts = Facts(trial, ladder, certificate, accuracy, speed, memory)
-    sketch = to_arrays(build.calibration) if build.calibration is not None else None
+    seen = build.calibration or bench.calibration
+    sketch = to_arrays(seen) if seen is not None else None
     return Certified(build=build, record=facts.record(options), golden=golden, sketch=sketch)
 
 

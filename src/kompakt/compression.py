@@ -29,9 +29,10 @@ from kompakt.report import render
 from kompakt.schemes import FLOAT, Scheme, get_scheme
 from kompakt.search.budget import Budget
 from kompakt.search.candidates import Candidate
-from kompakt.search.ladder import Ladder, Trial
+from kompakt.search.ladder import Ladder
 from kompakt.search.runtimes import AUTO, Make, candidates_for_auto, side_by_side
 from kompakt.search.split import Half, example_batch, half_sizes, spread_rows
+from kompakt.search.trial import Trial
 from kompakt.search.workbench import Workbench
 from kompakt.targets import get_target
 

@@ -25,8 +25,9 @@ from kompakt.quantize.place import quantizer_calls, quantizer_of
 from kompakt.report.draft import Draft
 from kompakt.report.recipe import chosen
 from kompakt.search.budget import Budget
-from kompakt.search.ladder import Ladder, Trial, unsound
+from kompakt.search.ladder import Ladder
 from kompakt.search.slowdown import Slower, sentence
+from kompakt.search.trial import Trial, unsound
 
 NAMED = 10
 """So many sites are named in a warning; the parity section of the record has all."""
@@ -88,7 +89,7 @@ class Facts:
         comparison = accuracy.comparison
         unmet = self._unmet(options)
         parity = self.certificate.to_json()
-        calibration = self.build.calibration
+        calibration = self.build.calibration or bench.calibration
         facts = {row.name: row for row in layers(self.build.reference)}
         rows = site_rows(self.build.placed, facts, calibration)
         return Record(
@@ -243,7 +244,7 @@ class Facts:
         warnings.extend(budget.undecided(self.latency))
         if unfused := unfused_sites(self.certificate):
             warnings.append(unfused)
-        calibration = self.build.calibration
+        calibration = self.build.calibration or self.bench.calibration
         if calibration is not None and calibration.samples == 1 and self.trial.candidate.level == 2:
             warnings.append("calibrated with one sample: ranges from one sample are unreliable")
         if slower := all_slower(self.ladder.trials):

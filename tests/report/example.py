@@ -217,18 +217,8 @@ def _runtimes() -> list[Record]:
 
 def _trials() -> list[Record]:
     keys = (
-        "name",
-        "level",
-        "calibrator",
-        "metric",
-        "drop",
-        "drop_interval",
-        "speedup",
-        "size_bytes",
-        "samples",
-        "seconds",
-        "outcome",
-        "why",
+        *("name", "level", "calibrator", "metric", "drop", "drop_interval"),
+        *("speedup", "size_bytes", "samples", "seconds", "outcome", "why"),
     )
     rows = [
         (

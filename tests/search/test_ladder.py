@@ -22,7 +22,9 @@ from kompakt.measuring.metrics import get_metric
 from kompakt.schemes import FLOAT, Scheme, float32
 from kompakt.search.budget import Budget
 from kompakt.search.candidates import Candidate, without_data
-from kompakt.search.ladder import Ladder, Trial, prefer
+from kompakt.search.ladder import Ladder
+from kompakt.search.rungs import Rungs
+from kompakt.search.trial import Trial, prefer
 from kompakt.search.workbench import Workbench
 from kompakt.targets.target import Arrays
 
@@ -221,7 +223,7 @@ def test_a_candidate_that_fails_never_wins(monkeypatch: pytest.MonkeyPatch) -> N
         {"dynamic": refused, "weights in 8 bits": not_a_number, "weights in 4 bits": exact}
     )
     climbed = ladder(bench, Budget(max_drop=0.02), fixed=(), level=1)
-    monkeypatch.setattr(Ladder, "_dynamic_share", lambda self: 1.0)
+    monkeypatch.setattr(Rungs, "_dynamic_share", lambda self: 1.0)
     best = climbed.climb()
     outcomes = {t.candidate.name: t.outcome for t in climbed.trials}
     assert outcomes == {
@@ -381,7 +383,7 @@ def test_what_the_float_model_is_judged_by_must_be_right_first() -> None:
 def test_data_that_changes_is_no_candidates_fault(monkeypatch: pytest.MonkeyPatch) -> None:
     bench = Bench(dict.fromkeys((c.name for c in without_data()), exact))
     climbed = ladder(bench, Budget(), fixed=(), level=1)
-    monkeypatch.setattr(Ladder, "_dynamic_share", lambda self: 1.0)
+    monkeypatch.setattr(Rungs, "_dynamic_share", lambda self: 1.0)
     data = batches()
     climbed.judge = PairedEvaluation(exact, data, get_metric("top1"))
     assert climbed.judge.baseline.n == 2000

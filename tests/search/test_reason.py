@@ -9,8 +9,8 @@ import pytest
 
 from kompakt.schemes import float32
 from kompakt.search.candidates import Candidate
-from kompakt.search.ladder import Trial, _summary, prefer
 from kompakt.search.reason import why_chosen
+from kompakt.search.trial import Trial, prefer, summary
 
 
 def trial(speed: float | None, size: int, error: float = 0.1, **settings: Any) -> Trial:
@@ -54,5 +54,5 @@ def test_a_choice_without_a_choice() -> None:
 def test_the_narration_has_points_and_sizes_people_read() -> None:
     told: Any = trial(1.5, 56_500)
     told.comparison = SimpleNamespace(drop=0.004)
-    assert _summary(told, in_points=True) == "drop 0.4 points, 1.50x, output error 0.1, 56.5 kB"
-    assert _summary(told).startswith("drop 0.004, ")
+    assert summary(told, in_points=True) == "drop 0.4 points, 1.50x, output error 0.1, 56.5 kB"
+    assert summary(told).startswith("drop 0.004, ")

@@ -8,12 +8,13 @@ from kompakt.schemes import w4
 from kompakt.search.budget import Budget
 from kompakt.search.candidates import Candidate, without_data
 from kompakt.search.ladder import Ladder
+from kompakt.search.rungs import Rungs
 
 from .test_ladder import Bench, exact, ladder
 
 
 def test_without_validation_data_few_bits_are_never_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Ladder, "_dynamic_share", lambda self: 1.0)
+    monkeypatch.setattr(Rungs, "_dynamic_share", lambda self: 1.0)
     runs = dict.fromkeys((c.name for c in without_data()), exact)
     sizes = {"dynamic": 300, "weights in 8 bits": 300, "weights in 4 bits": 100}
     blind = ladder(Bench(runs, sizes=sizes), Budget(max_size=200), judged=False, fixed=(), level=1)

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 from kompakt.search.budget import Budget
-
-if TYPE_CHECKING:
-    from kompakt.search.ladder import Trial
+from kompakt.search.trial import Trial
 
 LEAST_DROP = 1e-3
 """A limit on the drop below this counts as this, or every drop would be infinitely far from a limit of 0."""

@@ -6,89 +6,32 @@ done once, on data the ladder never saw.
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from kompakt.errors import DataError, KompaktError, SchemeError
+from kompakt.errors import DataError, KompaktError
 from kompakt.measuring.accuracy import PairedEvaluation
 from kompakt.measuring.certificate import Certificate
-from kompakt.measuring.comparison import Comparison, compare
+from kompakt.measuring.comparison import compare
 from kompakt.measuring.data import Batch
 from kompakt.measuring.latency import LatencyComparison, compare_latency
-from kompakt.measuring.verdict import amount, is_share
-from kompakt.network.layers import layers
+from kompakt.measuring.verdict import is_share
 from kompakt.network.match import select
 from kompakt.progress import note
-from kompakt.quantize.layers import Treated
-from kompakt.report.wording import NBSP, size
-from kompakt.schemes import float32
 from kompakt.search.budget import Budget
-from kompakt.search.candidates import Candidate, static, with_bias_correction, without_data
+from kompakt.search.candidates import Candidate
 from kompakt.search.diagnosis import diagnose_static
 from kompakt.search.distance import distance
-from kompakt.search.ranking import RANKING_SAMPLES, hybrids, rank_calibrators
-from kompakt.search.slowdown import sentence, slower_layers
+from kompakt.search.rungs import Rungs
+from kompakt.search.trial import Trial, prefer, summary, unsound
 from kompakt.search.workbench import Build, Workbench
 
-LEAST_COVERED = 0.05
-"""Share of the multiply-adds a dynamic scheme must treat to be worth trying."""
-UNJUDGED_BITS = 8
-"""Fewest bits of weights a scheme may have to be chosen where no validation data can judge it."""
 QUICK_SECONDS = 4.0
-ALIKE = 0.07
-"""Speeds and sizes this close (a share) count as equal: quick timings tell no more apart."""
 NOT_THEIRS = ("K230", "K301")
 """Errors no other candidate would be spared: too few samples, weights that are no numbers."""
-
-
-@dataclass(kw_only=True)
-class Trial:
-    """One candidate and what was found out about it; ``outcome`` says how it ended.
-
-    Attributes:
-        least_drop: What the drop is at least, where the candidate was dropped early.
-        certificate: Whether its file computes what was simulated; made for those that may be chosen.
-    """
-
-    candidate: Candidate
-    build: Build | None = None
-    comparison: Comparison | None = None
-    metric: float | None = None
-    latency: LatencyComparison | None = None
-    output_error: float | None = None
-    least_drop: float | None = None
-    certificate: Certificate | None = None
-    samples: int = 0
-    seconds: float = 0.0
-    outcome: str = "kept"
-    why: str = ""
-    over: list[str] = field(default_factory=list)
-
-    def to_json(self) -> dict[str, Any]:
-        """A row of the record's ``trials``."""
-        comparison, build = self.comparison, self.build
-        return {
-            "name": self.candidate.name,
-            "level": self.candidate.level,
-            "scheme": self.candidate.scheme.name,
-            "calibrator": self.candidate.calibrator_name,
-            "methods": list(self.candidate.methods),
-            "metric": self.metric,
-            "drop": comparison.drop if comparison else None,
-            "drop_interval": list(comparison.interval) if comparison else None,
-            "speedup": self.latency.ratio if self.latency else None,
-            "output_error": self.output_error,
-            "size_bytes": build.written.size_bytes if build else None,
-            "samples": self.samples,
-            "seconds": self.seconds,
-            "outcome": self.outcome,
-            "why": self.why,
-        }
 
 
 @dataclass(kw_only=True)
@@ -135,11 +78,11 @@ class Ladder:
         for candidate in self._candidates():
             trial = self._try(candidate)
             self.trials.append(trial)
-            note(f"{candidate.name}: {_summary(trial, in_points=self._in_points)}")
+            note(f"{candidate.name}: {summary(trial, in_points=self._in_points)}")
             best = self.best()
             if best is not None:
                 note(
-                    f"{best.candidate.name}: {_summary(best, in_points=self._in_points)}",
+                    f"{best.candidate.name}: {summary(best, in_points=self._in_points)}",
                     task="best so far",
                 )
             if self._settles(trial) and self._sound(trial):
@@ -198,87 +141,8 @@ class Ladder:
             return prefer(within)
         return min(built, key=lambda t: distance(t, self.budget), default=None)
 
-    def _candidates(self) -> Iterator[Candidate]:
-        if self.fixed:
-            yield from self.fixed
-            return
-        if self.level == 0:
-            yield Candidate(name="float", level=0, scheme=float32(), why="nothing is compressed")
-        if self.level >= 1:
-            yield from self._level_one()
-        if self.level >= 2 and self.bench.has_data:
-            yield from self._level_two()
-
-    def _level_one(self) -> Iterator[Candidate]:
-        for candidate in without_data(self.keep_float):
-            covered = self._dynamic_share() if candidate.name == "dynamic" else 1.0
-            why = ""
-            if covered < LEAST_COVERED:
-                why = f"it would treat only {covered:.1%} of the multiply-adds"
-            elif self.judge is None and candidate.scheme.fewest_bits < UNJUDGED_BITS:
-                why = (
-                    "without validation data nothing tells what it costs; give validation data, or "
-                    "ask for its scheme by name"
-                )
-            if why:
-                self.trials.append(Trial(candidate=candidate, outcome="not tried", why=why))
-            else:
-                yield candidate
-
-    def _level_two(self) -> Iterator[Candidate]:
-        try:
-            ranked = rank_calibrators(self.bench, self.keep_float)
-        except SchemeError as refused:
-            if refused.code != "K345":
-                raise
-            # No layer has a static kernel: what needs no data may still help.
-            nothing = Trial(candidate=static("minmax", self.keep_float), outcome="not tried")
-            nothing.why = refused.why
-            self.trials.append(nothing)
-            return
-        errors = ", ".join(f"{c.calibrator} {found:.3g}" for c, found in ranked)
-        self.findings.append(
-            "simulated output error of static INT8 with corrected biases, by calibrator, on "
-            f"{RANKING_SAMPLES} calibration samples: {errors}"
-        )
-        plain, error = ranked[0]
-        yield plain
-        yield with_bias_correction(plain)
-        yield from self._without_slow_layers(plain)
-        if self._dynamic_share() < LEAST_COVERED:
-            return
-        for candidate, improved in hybrids(self.bench, plain, error):
-            self.findings.append(
-                f"{candidate.name}: the simulated output error falls from {error:.3g} to {improved:.3g}"
-            )
-            yield candidate
-            yield with_bias_correction(candidate)
-
-    def _without_slow_layers(self, plain: Candidate) -> Iterator[Candidate]:
-        """Where static INT8 buys no speed: the same, with the layers that lost it left in float."""
-        trial = next((t for t in self.trials if t.candidate is plain), None)
-        if trial is None or trial.build is None or trial.latency is None or trial.latency.ratio > 1:
-            return
-        rows = slower_layers(self.bench, trial.build, self.example)
-        if not rows:
-            return
-        self.findings.append(f"{plain.name}, {sentence(rows)}")
-        treated = [m for m in trial.build.placed.modules() if isinstance(m, Treated)]
-        if len(rows) == len(treated):
-            return  # every layer is faster in float
-        left = (*self.keep_float, *(row.site for row in rows))
-        candidate = static(str(plain.calibrator), left)
-        yield replace(
-            candidate,
-            name=f"{plain.name} without slow layers",
-            why=f"{len(rows)} layers are faster in float",
-        )
-
-    def _dynamic_share(self) -> float:
-        rows = layers(self.bench.prepared)
-        total = sum(row.macs or 0 for row in rows)
-        treated = sum(row.macs or 0 for row in rows if row.kind in self.bench.rules.dynamic_layers)
-        return treated / max(total, 1)
+    def _candidates(self) -> Iterable[Candidate]:
+        return self.fixed or Rungs(self)
 
     def _try(self, candidate: Candidate) -> Trial:
         began = time.perf_counter()
@@ -361,39 +225,3 @@ class Ladder:
             and not trial.over
             and not self.budget.undecided(trial.latency)
         )
-
-
-def prefer(trials: Sequence[Trial]) -> Trial:
-    """The fastest; of those as fast (within :data:`ALIKE`) the smallest; of those as small the most faithful."""
-    alike = list(trials)
-    if all(t.latency for t in alike):
-        fastest = max(t.latency.ratio for t in alike if t.latency)
-        alike = [t for t in alike if t.latency and t.latency.ratio >= fastest * (1 - ALIKE)]
-    smallest = min(t.build.written.size_bytes for t in alike if t.build)
-    alike = [t for t in alike if t.build and t.build.written.size_bytes <= smallest * (1 + ALIKE)]
-    return min(alike, key=_unfaithfulness)
-
-
-def _unfaithfulness(trial: Trial) -> float:
-    error = trial.output_error
-    return error if error is not None and math.isfinite(error) else math.inf
-
-
-def unsound(found: Certificate) -> str:
-    """That a file does not compute what was simulated, as a reason."""
-    return f"its file does not compute what was simulated, first at {found.first_difference}"
-
-
-def _summary(trial: Trial, *, in_points: bool = False) -> str:
-    if trial.outcome in ("failed", "not tried", "dropped early"):
-        return f"{trial.outcome}: {trial.why}"
-    parts = []
-    if trial.comparison:
-        parts.append(f"drop {amount(trial.comparison.drop, in_points)}")
-    if trial.latency:
-        parts.append(f"{trial.latency.ratio:.2f}x")
-    if trial.output_error is not None:
-        parts.append(f"output error {trial.output_error:.3g}")
-    if trial.build:
-        parts.append(size(trial.build.written.size_bytes).replace(NBSP, " "))
-    return ", ".join([*parts, *trial.over])

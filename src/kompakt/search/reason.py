@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from kompakt.search.ladder import ALIKE, Trial
+from kompakt.search.trial import ALIKE, Trial
 
 
 def why_chosen(chosen: Trial, trials: Sequence[Trial]) -> str:
-    """The reason that :func:`kompakt.search.ladder.prefer` had, in words.
+    """The reason that :func:`kompakt.search.trial.prefer` had, in words.
 
     Args:
         chosen: The ladder's choice.

@@ -19,7 +19,8 @@ from kompakt.measuring.latency import LatencySummary, time_in_turn
 from kompakt.progress import note
 from kompakt.search.candidates import Candidate, static
 from kompakt.search.distance import Distance, distance
-from kompakt.search.ladder import Ladder, Trial
+from kompakt.search.ladder import Ladder
+from kompakt.search.trial import Trial
 from kompakt.targets import TARGETS
 
 AUTO = "auto"
