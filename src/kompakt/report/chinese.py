@@ -291,9 +291,12 @@ CHINESE: dict[str, str] = {
     "column.size": "大小",
     "column.samples": "样本",
     "column.time": "时间",
+    "column.bought": "换来的改进",
     "column.cpu_time": "处理器时间",
     "column.outcome": "结果",
     "trials.outcome": "{outcome}：{why}",
+    "trials.bought.drop": "下降 {before} → {after}",
+    "trials.bought.error": "输出误差 {before} → {after}",
     # latency
     "latency.title": "不同线程数与批大小的延迟",
     "latency.short": "延迟",

@@ -316,9 +316,12 @@ ENGLISH: dict[str, str] = {
     "column.size": "Size",
     "column.samples": "Samples",
     "column.time": "Time",
+    "column.bought": "What it bought",
     "column.cpu_time": "Processor time",
     "column.outcome": "Outcome",
     "trials.outcome": "{outcome}: {why}",
+    "trials.bought.drop": "drop {before} → {after}",
+    "trials.bought.error": "output error {before} → {after}",
     # latency
     "latency.title": "Latency by threads and batch size",
     "latency.short": "Latency",

@@ -151,7 +151,7 @@ def _spots(trials: Sequence[Mapping[str, Any]], *, by_speed: bool, unit: float) 
 
 def _table(draft: Draft, trials: Sequence[Mapping[str, Any]], label: str) -> Table:
     say = draft.say
-    numbers = ("metric", "drop", "interval", "speed", "size", "samples", "time")
+    numbers = ("metric", "drop", "interval", "speed", "size", "samples", "time", "bought")
     columns = [
         Column(label="#", kind="number"),
         Column(label=say("column.trial"), kind="name"),
@@ -167,7 +167,10 @@ def _table(draft: Draft, trials: Sequence[Mapping[str, Any]], label: str) -> Tab
         label=label,
         caption=say("trials.table"),
         columns=columns,
-        rows=[_row(draft, index, trial) for index, trial in enumerate(trials, 1)],
+        rows=[
+            (*_row(draft, i, trial), _bought(draft, trials, trial))
+            for i, trial in enumerate(trials, 1)
+        ],
         highlight=chosen[0] if chosen else None,
     )
 
@@ -175,6 +178,21 @@ def _table(draft: Draft, trials: Sequence[Mapping[str, Any]], label: str) -> Tab
 def _outcome(draft: Draft, trial: Mapping[str, Any]) -> str:
     outcome, why = draft.term("outcome", trial.get("outcome")), trial.get("why")
     return draft.say("trials.outcome", outcome=outcome, why=why) if why else outcome
+
+
+def _bought(draft: Draft, trials: Sequence[Mapping[str, Any]], trial: Mapping[str, Any]) -> str:
+    """What a step changed, against the trial it builds on: the drop, or the output error without one."""
+    base = next((t for t in trials if t.get("name") == trial.get("improves")), None)
+    if base is None:
+        return "–"
+    words = draft.words
+    if real(base.get("drop")) is not None and real(trial.get("drop")) is not None:
+        before, after = words.drop_number(base.get("drop")), words.drop_number(trial.get("drop"))
+        return draft.say("trials.bought.drop", before=before, after=after)
+    errors = [real(t.get("output_error")) for t in (base, trial)]
+    if None in errors:
+        return "–"
+    return draft.say("trials.bought.error", before=f"{errors[0]:.3g}", after=f"{errors[1]:.3g}")
 
 
 def _row(draft: Draft, index: int, trial: Mapping[str, Any]) -> tuple[str, ...]:

@@ -21,6 +21,7 @@ class Candidate:
         calibrator: Observer of the activation ranges (static schemes), or one for each site.
         methods: Names of the methods applied after calibration, in order (see ``quantize.METHODS``).
         why: Why it is tried.
+        improves: Name of the candidate it builds on.
     """
 
     name: str
@@ -29,6 +30,7 @@ class Candidate:
     calibrator: str | Mapping[str, str] | None = None
     methods: tuple[str, ...] = ()
     why: str = ""
+    improves: str | None = None
 
     @property
     def calibrator_name(self) -> str | None:
@@ -75,11 +77,26 @@ def static(calibrator: str, keep_float: tuple[str, ...] = ()) -> Candidate:
     )
 
 
-def with_bias_correction(candidate: Candidate) -> Candidate:
-    """The same candidate with its biases corrected on calibration samples."""
+def improved(candidate: Candidate, *methods: str, why: str) -> Candidate:
+    """The same candidate with methods applied to it.
+
+    Args:
+        candidate: What is improved.
+        methods: Names of methods (see ``quantize.METHODS``), in order.
+        why: Why that may help.
+    """
+    words = " + ".join(method.replace("_", " ") for method in methods)
     return replace(
         candidate,
-        name=f"{candidate.name} + bias correction",
-        methods=(*candidate.methods, "bias_correction"),
-        why="gives back the mean that rounding takes away",
+        name=f"{candidate.name} + {words}",
+        methods=(*candidate.methods, *methods),
+        why=why,
+        improves=candidate.name,
+    )
+
+
+def with_bias_correction(candidate: Candidate) -> Candidate:
+    """The same candidate with its biases corrected on calibration samples."""
+    return improved(
+        candidate, "bias_correction", why="gives back the mean that rounding takes away"
     )

@@ -105,6 +105,7 @@ class Rungs:
             candidate,
             name=f"{plain.name} without slow layers",
             why=f"{len(rows)} layers are faster in float",
+            improves=plain.name,
         )
 
     def _dynamic_share(self) -> float:

@@ -51,6 +51,7 @@ class Trial:
             "scheme": self.candidate.scheme.name,
             "calibrator": self.candidate.calibrator_name,
             "methods": list(self.candidate.methods),
+            "improves": self.candidate.improves,
             "metric": self.metric,
             "drop": comparison.drop if comparison else None,
             "drop_interval": list(comparison.interval) if comparison else None,
