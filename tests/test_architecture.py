@@ -30,6 +30,7 @@ FLOORS = (
     ("recording",),
     ("certification",),
     ("compression", "steps"),
+    ("sweeping",),
     ("sources", "demo", "cli"),
 )
 """What stands on which floor, lowest first. A file imports from its own folder and from floors below."""
@@ -68,7 +69,7 @@ LONG_FUNCTIONS: dict[str, str] = {}
 
 HEADINGS = ("What it does", "When to use", "Cost", "Formula", "Limits", "Reference")
 
-MOST_PUBLIC_NAMES = 30
+MOST_PUBLIC_NAMES = 32
 
 
 def source_files() -> list[Path]:
@@ -227,7 +228,7 @@ def test_only_the_command_line_reads_the_environment() -> None:
     assert not [w for w in wrong if not w.startswith(PASSES_ENVIRONMENT_ON)], wrong
 
 
-PASSES_ENVIRONMENT_ON = ("src/kompakt/measuring/",)
+PASSES_ENVIRONMENT_ON = ("src/kompakt/measuring/", "src/kompakt/sweeping/")
 """Where a fresh process is started: it is given this process's environment, with one thread set."""
 
 

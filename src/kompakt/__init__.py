@@ -34,6 +34,7 @@ _CONTENTS = {
     "open_data": "kompakt.measuring.data.source",
     "place": "kompakt.steps",
     "replay": "kompakt.steps",
+    "sweep": "kompakt.sweeping.sweep",
     "verify": "kompakt.artifact.verify",
     "w4": "kompakt.schemes",
     "w8": "kompakt.schemes",
@@ -70,6 +71,7 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     )
     from kompakt.search.budget import Budget
     from kompakt.steps import calibrate, inspect, load, measure, place, replay, write
+    from kompakt.sweeping.sweep import sweep
 
 
 def __getattr__(name: str) -> Any:

@@ -836,6 +836,28 @@ CATALOGUE: dict[str, Entry] = {
         explanation="Another run writes this journal; two at once would do the same work twice.",
         remedy="wait until the other run has ended, or give --journal another FILE",
     ),
+    "K632": Entry(
+        title="a model that cannot be sent to other processes",
+        explanation="Several processes each need the model. A captured network that was no ONNX file, and modules that "
+        "cannot be pickled, cannot be sent to them.",
+        remedy="give the module itself rather than the captured network, or sweep with one job",
+    ),
+    "K633": Entry(
+        title="the processes of a sweep do not start",
+        explanation="Several worker processes in a row died before they were ready for a trial, most often for want of "
+        "memory. Finished trials are in the journal.",
+        remedy="run the same command with fewer --jobs",
+    ),
+    "K634": Entry(
+        title="no Ray",
+        explanation="The sweep was to run on Ray, which is not installed, or there is no cluster at this address.",
+        remedy="start a cluster with `ray start --head`, give its address, or use --jobs instead of --ray",
+    ),
+    "K635": Entry(
+        title="no optuna",
+        explanation="A space too large to be tried as a whole is searched by optuna, which is not installed.",
+        remedy='pip install "kompakt[sweep]", or name fewer schemes, methods, calibrators and targets',
+    ),
     # K9xx internal
     "K900": Entry(
         title="internal error",

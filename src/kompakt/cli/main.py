@@ -20,6 +20,7 @@ from kompakt.cli import (
     lint,
     measure,
     report,
+    sweep,
     verify,
 )
 from kompakt.cli import (
@@ -90,6 +91,7 @@ def _options(
 
 app.command("demo")(demo.demo)
 app.command("compress", epilog=compress.DATA_FORMS)(compress.compress)
+app.command("sweep", epilog=sweep.METHODS_FORM)(sweep.sweep)
 app.command("measure")(measure.measure)
 app.command("inspect")(inspect.inspect)
 app.command("explain")(explain.explain)

@@ -51,9 +51,9 @@ def render(record: Mapping[str, Any], *, lang: str = "en") -> str:
         UsageError: K001, for a language the report is not written in.
     """
     draft = Draft.of(visible(record), lang)
-    style = _style()
+    style = style_sheet()
     data, shortened = embedded(record)
-    page: str = _template().render(
+    page: str = template("report.html.j2").render(
         say=draft.say,
         lang=lang,
         style=Markup(style),
@@ -147,7 +147,8 @@ def prose(text: str) -> Markup:
 
 
 @cache
-def _template() -> Any:
+def template(name: str) -> Any:
+    """A page's template; all of them escape what they print."""
     environment = Environment(
         loader=PackageLoader("kompakt.report"),
         autoescape=True,
@@ -156,9 +157,10 @@ def _template() -> Any:
         lstrip_blocks=True,
     )
     environment.filters["prose"] = prose
-    return environment.get_template("report.html.j2")
+    return environment.get_template(name)
 
 
 @cache
-def _style() -> str:
+def style_sheet() -> str:
+    """The style sheet of all pages."""
     return files("kompakt.report").joinpath("templates/style.css").read_text(encoding="utf-8")

@@ -28,6 +28,7 @@ WORDS: dict[str, tuple[str, str]] = {
     "outcome.over budget": ("over budget", "超出预算"),
     "outcome.failed": ("failed", "失败"),
     "outcome.slower": ("slower", "较慢"),
+    "outcome.refused": ("not possible", "无法实现"),
     "outcome.parity failed": ("parity failed", "一致性不通过"),
     "metric.top1": ("top‑1 accuracy", "top‑1 准确率"),
     "metric.top5": ("top‑5 accuracy", "top‑5 准确率"),

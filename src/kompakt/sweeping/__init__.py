@@ -1,0 +1,1 @@
+"""Sweeps: many ways to compress one model, measured side by side. See ARCHITECTURE.md."""
