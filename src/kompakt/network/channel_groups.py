@@ -96,7 +96,7 @@ class _Numbers:
 
     def unite(self, a: Tensor, b: Tensor) -> None:
         """Give the same number to channels of equal place; zeros agree with everything."""
-        shape = torch.broadcast_shapes(a.shape, b.shape)
+        shape = torch.broadcast_shapes(a.shape, b.shape)  # type: ignore[no-untyped-call]
         pairs = torch.stack([a.expand(shape), b.expand(shape)]).reshape(2, -1)
         pairs = pairs[:, (pairs[0] != pairs[1]) & (pairs != ZERO).all(0)]
         if pairs.numel() == 0:

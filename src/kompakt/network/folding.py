@@ -3,6 +3,9 @@
 Formula: with ``f = γ / sqrt(var + ε)`` per output channel, ``weight ← weight · f`` and
 ``bias ← (bias − mean) · f + β``. Computed in float64, so the folded weights carry a single
 rounding.
+
+What the batch norm knew about its output stays on the layer's node, as ``node.meta[NORMALIZED]``: mean and standard
+deviation of every channel over the training data, before the activation.
 """
 
 from __future__ import annotations
@@ -14,6 +17,9 @@ from torch import Tensor, fx, nn
 
 from kompakt.network.kinds import kind_of, layer_of
 from kompakt.network.network import Network
+
+NORMALIZED = "normalized"
+"""Key of a node's metadata: float64 (mean (C,), standard deviation (C,)) of its output over the training data."""
 
 
 def fold_batch_norms(network: Network) -> None:
@@ -31,6 +37,7 @@ def fold_batch_norms(network: Network) -> None:
             continue
         if kind_of(source) in ("conv", "conv_transpose", "linear") and _fits(source, norm):
             fold_pair(layer, norm)
+            source.meta[NORMALIZED] = normalized_statistics(norm)
             node.replace_all_uses_with(source)
             network.graph.erase_node(node)
 
@@ -51,6 +58,18 @@ def fold_pair(layer: nn.Module, norm: nn.Module) -> None:
     scaled = weight * output_factors(layer, factor_O, weight.ndim)
     layer.weight = nn.Parameter(scaled.to(dtype), requires_grad=trains)  # type: ignore[arg-type]
     layer.bias = nn.Parameter((bias_O * factor_O + shift_O).to(dtype), requires_grad=trains)  # type: ignore[arg-type]
+
+
+def normalized_statistics(norm: nn.Module) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation, float64 (O,), of every channel a batch norm makes of its training data."""
+    assert isinstance(norm, nn.modules.batchnorm._BatchNorm)
+    assert norm.running_var is not None
+    # The variance of (x - mean) / sqrt(var + eps) is a little below 1.
+    spread = (norm.running_var.double() / (norm.running_var.double() + norm.eps)).sqrt()
+    if norm.weight is not None:
+        spread = spread * norm.weight.detach().double().abs()
+    mean = torch.zeros_like(spread) if norm.bias is None else norm.bias.detach().double()
+    return mean, spread
 
 
 def channel_affine(norm: nn.Module) -> tuple[Tensor, Tensor]:

@@ -6,12 +6,16 @@ the same function; those that work on the placed network edit it in place.
 
 from __future__ import annotations
 
+from kompakt.quantize.analytic_bias_correction import correct_biases_analytically_
 from kompakt.quantize.bias_correction import correct_biases_
 from kompakt.quantize.equalization import equalize
 from kompakt.quantize.method import Batches, Method
 
 METHODS: dict[str, Method] = {
     "equalize": Method(run=equalize, works_on="float", samples=32),
+    "analytic_bias_correction": Method(
+        run=correct_biases_analytically_, works_on="placed", samples=0
+    ),
     "bias_correction": Method(run=correct_biases_, works_on="placed", samples=32),
 }
 

@@ -39,6 +39,7 @@ from torch import Tensor, nn
 from torch.fx import Node
 
 from kompakt.network.channel_groups import ChannelGroups, ScalableLayer, channel_groups
+from kompakt.network.folding import NORMALIZED
 from kompakt.network.match import select
 from kompakt.network.network import Network
 from kompakt.numerics.formats import get_format
@@ -110,6 +111,9 @@ def scale_(groups: ChannelGroups, factors: Tensor) -> int:
             bias = layer._parameters.get("bias")
             if bias is not None:
                 bias.copy_((bias.double() * leaving).to(bias.dtype))
+            if NORMALIZED in entry.node.meta:
+                mean, spread = entry.node.meta[NORMALIZED]
+                entry.node.meta[NORMALIZED] = mean * leaving, spread * leaving
             changed += 1
     return changed
 
