@@ -10,9 +10,13 @@ from kompakt.quantize.analytic_bias_correction import correct_biases_analyticall
 from kompakt.quantize.bias_correction import correct_biases_
 from kompakt.quantize.equalization import equalize
 from kompakt.quantize.method import Batches, Method
+from kompakt.quantize.outlier_splitting import split_outliers
+from kompakt.quantize.smoothing import smooth
 
 METHODS: dict[str, Method] = {
     "equalize": Method(run=equalize, works_on="float", samples=32),
+    "split_outliers": Method(run=split_outliers, works_on="float", samples=64),
+    "smooth": Method(run=smooth, works_on="float", samples=64),
     "analytic_bias_correction": Method(
         run=correct_biases_analytically_, works_on="placed", samples=0
     ),
