@@ -17,7 +17,7 @@ from kompakt.artifact import Artifact, OutputClaim, claim_output, write_artifact
 from kompakt.certification import Certified, certify_trial
 from kompakt.errors import BudgetError, DataError, MetricError
 from kompakt.measuring.accuracy import PairedEvaluation
-from kompakt.measuring.data import Prepared, hold_in_memory, prepare, with_groups
+from kompakt.measuring.data import Prepared, for_network, hold_in_memory, prepare, with_groups
 from kompakt.measuring.environment import resolved_isa
 from kompakt.measuring.metrics import get_metric
 from kompakt.measuring.record import Record
@@ -83,7 +83,7 @@ def compress(
     model: nn.Module | Network,
     *,
     example_inputs: Any = None,
-    calibration: Iterable[Any] | None = None,
+    calibration: Iterable[Any] | str | None = None,
     validation: Iterable[Any] | None = None,
     test: Iterable[Any] | None = None,
     groups: Sequence[Any] | None = None,
@@ -114,6 +114,7 @@ def compress(
         model: A trained ``nn.Module``, or a captured network.
         example_inputs: A tensor, a tuple of positional or a dict of keyword inputs.
         calibration: Batches of inputs for static activation ranges; without it only level 1 is possible.
+            ``"generated"`` makes some from what the network's batch norms remember.
         validation: Batches of ``(inputs, labels)`` (or inputs, for metrics without labels). Every other sample
             is used to choose, the others to certify; all of them certify when nothing is chosen.
         test: Separate batches to certify on; then all of ``validation`` is used to choose.
@@ -191,7 +192,7 @@ class _Job:
         model: nn.Module | Network,
         example_inputs: Any,
         dynamic: Mapping[str, Mapping[int, str]] | None,
-        calibration: Iterable[Any] | None,
+        calibration: Iterable[Any] | str | None,
         validation: Given,
         test: Given,
     ) -> Result:
@@ -200,7 +201,7 @@ class _Job:
             model if isinstance(model, Network) else capture(model, example_inputs, dynamic=dynamic)
         )
         metric = get_metric(self.options.metric)
-        data = _prepared(calibration, network, role="calibration")
+        data = _prepared(for_network(calibration, network), network, role="calibration")
         selection, certification = self._divide(
             _grouped(validation, network, role="validation", needs_labels=metric.needs_labels),
             _grouped(test, network, role="test", needs_labels=metric.needs_labels),

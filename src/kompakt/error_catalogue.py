@@ -481,6 +481,31 @@ CATALOGUE: dict[str, Entry] = {
         ),
         remedy="use at least 60 pairs and at least 1 ms for each timing",
     ),
+    "K247": Entry(
+        title="no batch norms to generate inputs from",
+        explanation=(
+            "Calibration inputs can be generated from the statistics that batch norms keep of the "
+            "training data. This network has none: it was built without batch norms, or its file "
+            "has them folded into other layers and lost their statistics."
+        ),
+        remedy="give a few real samples (8 are often enough), or use --level 1, which needs none",
+    ),
+    "K248": Entry(
+        title="inputs that cannot be generated",
+        explanation=(
+            "Generated calibration inputs are improved in small steps, which is only possible for "
+            "floating-point inputs, not for token ids and the like."
+        ),
+        remedy="give a few real samples, or use --level 1, which needs none",
+    ),
+    "K249": Entry(
+        title="no derivatives to generate inputs by",
+        explanation=(
+            "Generated calibration inputs are improved along the network's derivatives, and a part "
+            "of this network runs outside of PyTorch, where there are none."
+        ),
+        remedy="give a few real samples (8 are often enough), or use --level 1, which needs none",
+    ),
     "K250": Entry(
         title="memory cannot be measured",
         explanation="The fresh process that loads and runs the model failed or took too long.",
@@ -825,6 +850,22 @@ CATALOGUE: dict[str, Entry] = {
         title="a limit without what it takes to check it",
         explanation="The budget limits something that would not be measured.",
         remedy="give the data or measurement the message names",
+    ),
+    "K625": Entry(
+        title="too few samples for a diagnosis",
+        explanation="Errors are measured on samples; one alone tells nothing about channels and ranges.",
+        remedy="give --samples 2 or more; 32 is usual",
+    ),
+    "K626": Entry(
+        title="too little data for a diagnosis",
+        explanation="Errors are measured on one half of the data, and ranges are tried on the other, so it takes two rows "
+        "or, for a model with a fixed batch size, two batches.",
+        remedy="give more data; 64 rows or more tell most",
+    ),
+    "K627": Entry(
+        title="an artifact that does not tell how it was made",
+        explanation="Its record lacks the scheme, the target or the sites, without which the network cannot be rebuilt.",
+        remedy="make the artifact anew with this version, or diagnose the SOURCE itself",
     ),
     "K630": Entry(
         title="not a journal",

@@ -23,7 +23,7 @@ from kompakt.certification import run_network
 from kompakt.errors import ArtifactError, SchemeError
 from kompakt.measuring.accuracy import evaluate_together
 from kompakt.measuring.comparison import compare
-from kompakt.measuring.data import Batch, prepare, with_groups
+from kompakt.measuring.data import Batch, for_network, prepare, with_groups
 from kompakt.measuring.environment import resolved_isa
 from kompakt.measuring.margin import check_drop, read_drop
 from kompakt.measuring.metrics import get_metric
@@ -77,7 +77,7 @@ def place(
 
 
 def calibrate(
-    placed: Network, data: Iterable[Any], calibrator: str | Mapping[str, str] = "mse"
+    placed: Network, data: Iterable[Any] | str, calibrator: str | Mapping[str, str] = "mse"
 ) -> Calibration:
     """Stream data through a placed network and give its quantizers ranges, in place.
 
@@ -87,7 +87,7 @@ def calibrate(
 
     Args:
         placed: A placed network.
-        data: Batches of inputs; labels are ignored.
+        data: Batches of inputs; labels are ignored. ``"generated"`` makes some from the network's batch norms.
         calibrator: One observer's name, or one for each site.
 
     Returns:
@@ -96,6 +96,8 @@ def calibrate(
     Raises:
         DataError: The data is empty, holds NaN or does not fit the network.
     """
+    with stage(placed, "off"):
+        data = for_network(data, placed) or ()
     batches = (batch.inputs for batch in prepare(data, placed.input_specs, role="calibration"))
     with stage(placed, "off"):
         calibration = observe_network(placed, plan_of(placed).taps, batches)

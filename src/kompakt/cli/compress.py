@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
 DATA_FORMS = (
     "DATA is file.npz (arrays named like the inputs, and labels), a folder of images in one "
-    "subfolder for each class, package.module:function, or builtin:digits."
+    "subfolder for each class, package.module:function, or builtin:digits; to calibrate also "
+    "generated, for inputs made from the model's batch norms."
 )
 
 
@@ -183,7 +184,11 @@ def _next(record: Mapping[str, Any], source: str, data: _Data) -> list[list[str]
 def _measure_again(
     record: Mapping[str, Any], folder: str, source: str, data: _Data
 ) -> list[str] | None:
-    given = [(spec, split) for split, spec in reversed(data.given().items())]
+    given = [
+        (spec, split)
+        for split, spec in reversed(data.given().items())
+        if spec.partition("?")[0] != "generated"
+    ]
     if not given:
         return None
     metric = str((record.get("metric") or {}).get("name") or "agreement")

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from kompakt.errors import CaptureError
-from kompakt.measuring.data import Batch, open_data
+from kompakt.measuring.data import Batch, Generated, open_data
 from kompakt.network.examples import read_example
 from kompakt.network.interface import plain_signature
 from kompakt.network.network import Network
@@ -38,7 +38,10 @@ def with_example(source: Source, data: Mapping[str, str]) -> Source:
     if is_given and source.kind != "Hugging Face directory":
         return source
     for split, spec in data.items():
-        example = first_inputs(source.model, next(iter(open_data(spec, (), split))))
+        opened = open_data(spec, (), split)
+        if isinstance(opened, Generated):
+            continue  # it is made for a network that is captured with example inputs
+        example = first_inputs(source.model, next(iter(opened)))
         dynamic = sequence_dimensions(example) if source.dynamic else {}
         return replace(source, example_inputs=example, dynamic=dynamic)
     if is_given:

@@ -4,6 +4,7 @@
     speech.npz?batch=50                           arrays named like the inputs, and ``labels``
     mypackage.data:batches                        a function that returns an iterable of batches
     builtin:digits                                handwritten digits, nothing to download
+    generated?samples=16                          made from the network's batch norms, to calibrate only
 
 Every kind but functions takes ``batch`` and ``shuffle`` (a seed; ``no`` keeps the stored order);
 the digits and functions take ``split`` to name another one.
@@ -21,6 +22,7 @@ from kompakt.errors import DataError
 from kompakt.measuring.data.dataset import Dataset
 from kompakt.measuring.data.digits import digits
 from kompakt.measuring.data.function import FunctionDataset
+from kompakt.measuring.data.generated import GENERATED, Generated
 from kompakt.measuring.data.images import ImageFolder, ImageOptions
 from kompakt.measuring.data.npz import open_npz
 from kompakt.measuring.imported import looks_imported
@@ -54,6 +56,8 @@ def open_data(spec: str, input_names: Sequence[str] = (), split: str = "validati
         return digits(chosen, _only_input(spec, input_names), **common)
     if name.startswith("builtin:"):
         raise DataError("K200", f"data {spec!r}", why="the only built-in data is builtin:digits")
+    if name == GENERATED and not path.exists():
+        return _generated(options)
     if path.is_dir():
         folder_options = _image_options(options)
         common = options.common()
@@ -68,6 +72,13 @@ def open_data(spec: str, input_names: Sequence[str] = (), split: str = "validati
         options.finish()
         return FunctionDataset(name, chosen)
     raise DataError("K200", f"data {spec!r}", why=_why_not(path))
+
+
+def _generated(options: _Options) -> Generated:
+    given = {key: options.take(key, _positive, None) for key in ("samples", "steps")}
+    given["seed"] = options.take("seed", _seed, None)
+    options.finish()
+    return Generated(**{key: value for key, value in given.items() if value is not None})
 
 
 def _why_not(path: Path) -> str:
