@@ -42,6 +42,8 @@ BENCHMARKS: dict[str, tuple[str, dict[str, float]]] = {
     "openvino": ("openvino", {}),
     "litert": ("litert", {}),
     "tensorrt": ("tensorrt_lint", {}),
+    "methods": ("methods", {}),
+    "sweep": ("sweep", {}),
 }
 """Name to the module in ``cases`` and, where it makes several benchmarks, what this one aims at."""
 

@@ -22,16 +22,16 @@ SWEEP_WORDS: dict[str, tuple[str, str]] = {
         "在前沿上，任何一方面的改善都以另一方面为代价。",
     ),
     "sweep.lede.open": (
-        "{number} more cannot be told apart from something better by the figures: their intervals overlap.",
+        "Not told apart from something better by the figures: {number}; the intervals overlap.",
         "另有 {number} 种的数字不如某一种，但区间有重叠，无法区分。",
     ),
     "sweep.lede.dominated": (
-        "{number} are dominated: something is at least as accurate, as fast and as small, whatever values within the "
-        "{confidence} intervals are the true ones.",
+        "Dominated: {number}. Something is at least as accurate, as fast and as small as each of them, whatever values "
+        "within the {confidence} intervals are the true ones.",
         "{number} 种被支配：无论 {confidence} 区间内的哪个值为真，总有一种至少同样准确、同样快、同样小。",
     ),
     "sweep.lede.refused": (
-        "{number} could not be made or failed parity; the table says why.",
+        "Without a file that can be used: {number}; the table says why.",
         "{number} 种无法完成或一致性不通过；原因见表。",
     ),
     "sweep.choices": ("What to take", "如何选择"),
