@@ -19,6 +19,7 @@ Reference
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, cast
 
@@ -149,7 +150,7 @@ def _smooth(x: Tensor, generator: torch.Generator) -> Tensor:
             patches, size=x.shape[2:], mode="bilinear", align_corners=False
         )
         side, parts = side * 2, parts + 1
-    return total / parts**0.5
+    return total / math.sqrt(parts)
 
 
 class _Watch(fx.Interpreter):
