@@ -11,12 +11,14 @@ from kompakt.quantize.bias_correction import correct_biases_
 from kompakt.quantize.equalization import equalize
 from kompakt.quantize.method import Batches, Method
 from kompakt.quantize.outlier_splitting import split_outliers
+from kompakt.quantize.range_refinement import refine_ranges_
 from kompakt.quantize.smoothing import smooth
 
 METHODS: dict[str, Method] = {
     "equalize": Method(run=equalize, works_on="float", samples=32),
     "split_outliers": Method(run=split_outliers, works_on="float", samples=64),
     "smooth": Method(run=smooth, works_on="float", samples=64),
+    "refine_ranges": Method(run=refine_ranges_, works_on="placed", samples=16),
     "analytic_bias_correction": Method(
         run=correct_biases_analytically_, works_on="placed", samples=0
     ),
