@@ -28,7 +28,13 @@ import results  # noqa: E402
 
 MARKED = re.compile(r"(<!-- generated: (?P<name>[a-z0-9-]+) -->\n)(.*?)(<!-- end -->)", re.S)
 STAMP = re.compile(r"\A<!-- source-sha256: ([0-9a-f]{64}) -->\n")
-WITH_TABLES = ("README.md", "README.zh-CN.md", "docs/benchmarks.md", "docs/runtimes.md")
+WITH_TABLES = (
+    "README.md",
+    "README.zh-CN.md",
+    "docs/benchmarks.md",
+    "docs/runtimes.md",
+    "docs/methods.md",
+)
 
 
 def with_tables(text: str, language: str) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import method_table
 import support
 
 RESULTS = Path(__file__).resolve().parent.parent / "benchmarks" / "results"
@@ -52,11 +53,12 @@ def table(name: str, language: str) -> str:
 
     Args:
         name: ``readme`` for one row a model, ``all`` for every figure of every benchmark, ``support`` and ``kernels``
-            for what runtimes were seen to do and what they have kernels for.
+            for what runtimes were seen to do and what they have kernels for, ``methods`` for what methods do.
         language: ``en`` or ``zh``.
     """
-    if name in support.TABLES:
-        return support.TABLES[name](language)
+    made = support.TABLES | method_table.TABLES
+    if name in made:
+        return made[name](language)
     found = list(results())
     if not found:
         return WORDS["none"][language]
