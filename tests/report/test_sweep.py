@@ -85,8 +85,8 @@ def test_every_sentence_has_both_languages_with_the_same_placeholders() -> None:
 def test_far_off_dominated_trials_are_named_instead_of_drawn() -> None:
     spots = [Spot(x=0, y=1, mark="1"), Spot(x=1, y=2, mark="2")]
     far = Spot(x=90, y=0.1, mark="3", standing="dominated")
-    _, off = frontier([*spots, far], x_label="x", y_label="y", ident="i", title="t", desc="d")
-    assert [spot.mark for spot in off] == ["3"]
+    drawn = frontier([*spots, far], x_label="x", y_label="y", ident="i", title="t", desc="d")
+    assert [spot.mark for spot in drawn.off] == ["3"]
     assert "Left out, far to the right: 6." in render_sweep(document())
 
 

@@ -14,8 +14,8 @@ from markupsafe import Markup
 from kompakt.report.draft import Draft
 from kompakt.report.plots.frontier import Spot, frontier
 from kompakt.report.reading import embedded, visible
-from kompakt.report.tables import Column, Figure, Kind, Table
-from kompakt.report.wording import milliseconds, pair, percent, real, seconds, size, whole
+from kompakt.report.tables import Cell, Column, Figure, Kind, Table, Wide
+from kompakt.report.wording import milliseconds, number, pair, real, size, whole
 
 _ORDER = {"front": 0, "not told apart": 1, "dominated": 2}
 Row = Mapping[str, Any]
@@ -172,12 +172,12 @@ def _figure(draft: Draft, rows: Sequence[Row], table: str) -> Figure | None:
     if len(measured) < 2:
         return None
     say = draft.say
-    pictures, off = [], set[str]()
+    pictures, off, is_cut = [], set[str](), False
     for what in ("speed", "size"):
         spots = list(_spots(draft, measured, what))
         if len(spots) < 2:
             continue
-        drawn, left_out = frontier(
+        drawn = frontier(
             spots,
             x_label=_axis(draft, measured),
             y_label=say(f"sweep.axis.{what}", runtime=_reference(draft)),
@@ -189,15 +189,18 @@ def _figure(draft: Draft, rows: Sequence[Row], table: str) -> Figure | None:
                 front=sum(spot.standing == "front" for spot in spots),
             ),
         )
-        pictures.append(drawn)
-        off |= {spot.mark for spot in left_out}
+        pictures.append(drawn.picture)
+        off |= {spot.mark for spot in drawn.off}
+        is_cut |= drawn.is_cut
     if not pictures:
         return None
     key = "sweep.plot.speed" if len(pictures) == 2 else "sweep.plot.size"
     caption = say("sweep.caption", what=say(key), table=table)
     if off:
         numbers = ", ".join(sorted(off, key=int))
-        caption = f"{caption} {say('sweep.caption.off', numbers=numbers)}"
+        caption = say("space").join([caption, say("sweep.caption.off", numbers=numbers)])
+    if is_cut:
+        caption = say("space").join([caption, say("sweep.caption.cut")])
     return Figure(
         ident="front-figure",
         label=say("figure", number=1),
@@ -256,12 +259,10 @@ def _table(draft: Draft, rows: Sequence[Row], ident: str, caption: str) -> Table
     say = draft.say
     whole_table = ident == "trials"
     loss = "loss_points" if draft.words.as_percent else "loss"
-    keys = ["number", "trial", "standing"] if whole_table else ["trial", "number"]
-    keys += ["runtime", loss, "loss_interval", "speed", "latency", "size"]
-    keys += ["error", "parity", "time"] if whole_table else []
-    kinds: dict[str, Kind] = {
-        "trial": "name", "runtime": "text", "standing": "long", "parity": "text"
-    }  # fmt: skip
+    keys = ["number", "trial"] if whole_table else ["trial", "number"]
+    keys += ["runtime", *(["standing"] if whole_table else []), loss, "loss_interval"]
+    keys += ["speed", "latency", "size"]
+    kinds: dict[str, Kind] = {"trial": "name", "runtime": "text", "standing": "text"}
     return Table(
         ident=f"sweep-{ident}",
         label=say("table", number=2 if whole_table else 1),
@@ -278,35 +279,35 @@ def _table(draft: Draft, rows: Sequence[Row], ident: str, caption: str) -> Table
     )
 
 
-def _cells(draft: Draft, row: Row, keys: Sequence[str]) -> tuple[str, ...]:
+def _cells(draft: Draft, row: Row, keys: Sequence[str]) -> tuple[Cell, ...]:
     words, timing = draft.words, row.get("timing") or {}
-    spent = ((row.get("run") or {}).get("seconds") or {}).values()
     loss = words.drop_number(row.get("drop"))
-    speed = words.ratio(timing.get("speedup"))
-    ends = words.interval(timing.get("speedup_interval"), words.ratio)
+    speed = number(timing.get("speedup"))
+    ends = words.interval(timing.get("speedup_interval"), number)
     cells = {
         "number": whole(row["number"] + 1),
         "trial": str(row.get("name") or "–"),
-        "standing": _standing(draft, row),
         "runtime": _runtime(draft, row),
+        "standing": _standing(draft, row),
         "loss": loss,
         "loss_points": loss,
         "loss_interval": words.interval(row.get("drop_interval"), words.drop_number),
         "speed": speed if ends == "–" else f"{speed} ({ends})",
         "latency": milliseconds(timing.get("latency_ms")),
         "size": size(row.get("size_bytes")),
-        "error": percent(row.get("output_error")),
-        "parity": str(row.get("parity") or "–"),
-        "time": seconds(sum(spent)) if spent else "–",
     }
+    if not row.get("standing") and "standing" in keys:  # the reason takes the place of figures
+        first = keys.index("standing")
+        told = Wide(text=cells["standing"], span=len(keys) - first)
+        return (*(cells[key] for key in keys[:first]), told)
     return tuple(cells[key] for key in keys)
 
 
 def _standing(draft: Draft, row: Row) -> str:
     standing, better = row.get("standing"), row.get("better")
     if standing:
-        number = "" if better is None else whole(int(better) + 1)
-        return draft.say(f"sweep.standing.{standing}", better=number)
+        other = "" if better is None else whole(int(better) + 1)
+        return draft.say(f"sweep.standing.{standing}", better=other)
     outcome, why = draft.term("outcome", row.get("outcome")), row.get("why")
     return draft.say("trials.outcome", outcome=outcome, why=why) if why else outcome
 
@@ -323,6 +324,7 @@ def _how(draft: Draft, rows: Sequence[Row]) -> Iterator[str]:
     )
     n = next((row["samples"] for row in rows if row.get("samples")), None)
     yield say("sweep.how.data", n=whole(n)) if n else say("sweep.how.no_data")
+    yield say("sweep.how.parity")
     machines = {(row.get("timing") or {}).get("machine") for row in rows} - {None}
     if machines:
         yield say("sweep.how.time", runtime=_reference(draft))

@@ -70,6 +70,10 @@ SWEEP_WORDS: dict[str, tuple[str, str]] = {
         "Left out, far to the right: {numbers}.",
         "未画出（远在右侧）：{numbers}。",
     ),
+    "sweep.caption.cut": (
+        "Bars that leave a picture are cut at its border.",
+        "超出图框的线段在边界处截断。",
+    ),
     "sweep.key.front": ("on the front", "位于前沿"),
     "sweep.key.open": ("not told apart", "无法区分"),
     "sweep.key.dominated": ("dominated", "被支配"),
@@ -90,12 +94,9 @@ SWEEP_WORDS: dict[str, tuple[str, str]] = {
     "sweep.column.loss": ("Loss", "损失"),
     "sweep.column.loss_points": ("Loss, points", "损失，百分点"),
     "sweep.column.loss_interval": ("{confidence} interval", "{confidence} 区间"),
-    "sweep.column.speed": ("Speed", "速度"),
+    "sweep.column.speed": ("Speed, ×", "速度，×"),
     "sweep.column.latency": ("Latency", "延迟"),
     "sweep.column.size": ("Size", "大小"),
-    "sweep.column.parity": ("Parity", "一致性"),
-    "sweep.column.error": ("Output error", "输出误差"),
-    "sweep.column.time": ("Took", "用时"),
     "sweep.how": ("How it was found", "如何得出"),
     "sweep.how.all": (
         "All {count} combinations of schemes, calibrators, methods and runtimes were tried.",
@@ -113,6 +114,10 @@ SWEEP_WORDS: dict[str, tuple[str, str]] = {
     "sweep.how.no_data": (
         "No data to judge on was given: the error of the outputs on a few samples stands for the loss.",
         "没有提供用于评判的数据：以少量样本上的输出误差代替损失。",
+    ),
+    "sweep.how.parity": (
+        "Each file was checked against the integer referee; one that computes something else has no standing.",
+        "每个文件都与整数参考实现核对过；计算结果与模拟不符的文件没有地位。",
     ),
     "sweep.how.time": (
         "Each file was timed in turn with one and the same float file ({runtime}), while no other trial computed; the "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from markupsafe import Markup
 
@@ -15,6 +15,11 @@ WIDTH, HEIGHT = 380.0, 300.0
 _LEFT, _RIGHT, _TOP, _BOTTOM = 44.0, 368.0, 26.0, 252.0
 _OFF = 1.6
 """Figures this many times as far off as the marked ones reach would press these into a corner."""
+
+
+_ROOM = 0.7
+"""How far bars may reach beyond the figures, as a share of the room that these take."""
+_LEAST = 1e-6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,17 +38,33 @@ class Spot:
     is_float: bool = False
 
 
+@dataclass(frozen=True, kw_only=True)
+class Drawn:
+    """A picture of a front.
+
+    Attributes:
+        picture: The picture.
+        off: Trials that are left out of it because they lie too far to the right.
+        is_cut: Whether a bar leaves it.
+    """
+
+    picture: Markup
+    off: list[Spot]
+    is_cut: bool
+
+
 def frontier(
     spots: Sequence[Spot], *, x_label: str, y_label: str, ident: str, title: str, desc: str
-) -> tuple[Markup, list[Spot]]:
-    """Draw trials; further up is better, further left as well.
-
-    Returns:
-        The picture, and the trials that are left out of it because they lie too far off.
-    """
-    shown, off = _shown(spots)
+) -> Drawn:
+    """Draw trials; further up is better, further left as well. What is told as a ratio goes up by doublings."""
+    shown, off = _shown([_doublings(spot) for spot in spots])
     x = covering(_ends(shown, "x"), start=_LEFT, end=_RIGHT, margin=0.06)
-    y = covering([*_ends(shown, "y")], start=_BOTTOM, end=_TOP, margin=0.1)
+    y = covering(_ends(shown, "y"), start=_BOTTOM, end=_TOP, margin=0.1)
+    is_cut = any(
+        _bar(spot, axis)[0] < scale.low or _bar(spot, axis)[1] > scale.high
+        for spot in shown
+        for axis, scale in (("x", x), ("y", y))
+    )
     drawing = [*_left_axis(y), *bottom_axis(x, _BOTTOM)]
     drawing += _staircase(shown, x, y)
     order = {"dominated": 0, "not told apart": 1, "front": 2}
@@ -55,7 +76,17 @@ def frontier(
     drawing += _numbers([s for s in shown if s.mark and s.standing == "front"], x, y)
     drawing.append(text(0, 11, y_label, "t m"))
     drawing.append(text(_RIGHT, _BOTTOM + 36, x_label, "t m", "end"))
-    return picture(WIDTH, HEIGHT, ident, title, desc, *drawing), off
+    return Drawn(
+        picture=picture(WIDTH, HEIGHT, ident, title, desc, *drawing), off=off, is_cut=is_cut
+    )
+
+
+def _doublings(spot: Spot) -> Spot:
+    """A trial whose ratio is told in doublings."""
+    bar = spot.y_bar
+    if bar is not None:
+        bar = (math.log2(max(bar[0], _LEAST)), math.log2(max(bar[1], _LEAST)))
+    return replace(spot, y=math.log2(max(spot.y, _LEAST)), y_bar=bar)
 
 
 def _shown(spots: Sequence[Spot]) -> tuple[list[Spot], list[Spot]]:
@@ -75,16 +106,30 @@ def _bar(spot: Spot, axis: str) -> tuple[float, float]:
 
 
 def _ends(spots: Sequence[Spot], axis: str) -> list[float]:
-    return [end for spot in spots for end in (*_bar(spot, axis), getattr(spot, axis))]
+    """What an axis must reach: all figures, and their bars unless these are much longer than the figures lie apart."""
+    values = [getattr(spot, axis) for spot in spots]
+    low, high = min(values), max(values)
+    bars = [_bar(spot, axis) for spot in spots if spot.standing == "front"]
+    typical = sorted(end - start for start, end in bars)[len(bars) // 2] if bars else 0.0
+    room = max(high - low, typical) * _ROOM
+    ends = [end for spot in spots for end in _bar(spot, axis)]
+    return [*values, *(min(max(end, low - room), high + room) for end in ends)]
 
 
 def _left_axis(y: Scale) -> list[Markup]:
-    values = ticks(y.low, y.high, 5)
-    step = values[1] - values[0] if len(values) > 1 else 1.0
+    first, last = math.ceil(y.low), math.floor(y.high)
+    if last - first >= 2:
+        step = max(1, (last - first + 1) // 6)
+        powers = range(first, last + 1, step)
+        values = [(float(n), f"{2**n}" if n >= 0 else f"1/{2**-n}") for n in powers]
+    else:
+        plain = ticks(2**y.low, 2**y.high, 5)
+        step_size = plain[1] - plain[0] if len(plain) > 1 else 1.0
+        values = [(math.log2(v), tick_label(v, step_size)) for v in plain if v > 0]
     marks: list[Markup] = []
-    for value in values:
+    for value, label in values:
         marks.append(line(_LEFT, y(value), _RIGHT, y(value), "grid"))
-        marks.append(text(_LEFT - 6, y(value) + 4, tick_label(value, step), "t m", "end"))
+        marks.append(text(_LEFT - 6, y(value) + 4, label, "t m", "end"))
     return marks
 
 
