@@ -851,6 +851,11 @@ CATALOGUE: dict[str, Entry] = {
         explanation="The budget limits something that would not be measured.",
         remedy="give the data or measurement the message names",
     ),
+    "K620": Entry(
+        title="no choice to find the sensitivity to",
+        explanation="The sensitivity of layers is found for formats the target can execute, by the names of the choices.",
+        remedy="name other choices; the message lists them",
+    ),
     "K625": Entry(
         title="too few samples for a diagnosis",
         explanation="Errors are measured on samples; one alone tells nothing about channels and ranges.",
@@ -858,13 +863,13 @@ CATALOGUE: dict[str, Entry] = {
     ),
     "K626": Entry(
         title="too little data for a diagnosis",
-        explanation="Errors are measured on one half of the data, and ranges are tried on the other, so it takes two rows "
-        "or, for a model with a fixed batch size, two batches.",
+        explanation="Errors are measured on one half of the data, and ranges are tried on the other, so it takes two "
+        "rows or, for a model with a fixed batch size, two batches.",
         remedy="give more data; 64 rows or more tell most",
     ),
     "K627": Entry(
         title="an artifact that does not tell how it was made",
-        explanation="Its record lacks the scheme, the target or the sites, without which the network cannot be rebuilt.",
+        explanation="Its record lacks the scheme, the target or the sites: without them the network cannot be rebuilt.",
         remedy="make the artifact anew with this version, or diagnose the SOURCE itself",
     ),
     "K630": Entry(

@@ -107,12 +107,12 @@ def _owners(placed: Network) -> dict[str, str]:
 def _by_layer(spent: Sequence[Spent], owners: dict[str, str]) -> dict[str, list[Spent]]:
     found: dict[str, list[Spent]] = {}
     for row in spent:
-        name = _plain(row.name)
+        name = plain_name(row.name)
         if name in owners:
             found.setdefault(owners[name], []).append(row)
     return found
 
 
-def _plain(name: str) -> str:
+def plain_name(name: str) -> str:
     """A site from the name a runtime's optimizer made of it: ``stem.conv/Conv_token_1`` is ``stem.conv``."""
     return re.sub(r"(_token_\d+|_nchwc|_nhwc|/\w+)+$", "", name)

@@ -262,15 +262,17 @@ class Workbench:
                     run(placed, form.network, self._batches(method.samples))
 
     def _batches(self, count: int) -> Batches:
-        """About so many calibration samples, spread over all of them."""
-        if count == 0:
-            return []
+        """About so many calibration samples, as methods take them."""
+        return method_batches(self.drawn(count)) if count else []
+
+    def drawn(self, count: int) -> Sequence[Batch]:
+        """About so many calibration samples, spread over all of them; all where there are no more."""
         if count not in self._drawn:
             at_hand, seen = sum(batch.size for batch in self.samples), self._plain.calibration
             enough = at_hand >= count or (seen is not None and at_hand >= seen.samples)
             source = self.samples if enough or self._data is None else self._data
             self._drawn[count] = spread_rows(source, count, self.prepared.input_specs)
-        return method_batches(self._drawn[count])
+        return self._drawn[count]
 
     def calibrated(self, taps: Mapping[str, str]) -> Calibration:
         """Statistics of (at least) these sites, from one pass over the calibration data.
