@@ -9,10 +9,12 @@ from __future__ import annotations
 from kompakt.quantize.analytic_bias_correction import correct_biases_analytically_
 from kompakt.quantize.bias_correction import correct_biases_
 from kompakt.quantize.equalization import equalize
+from kompakt.quantize.gptq import compensate_
 from kompakt.quantize.method import Batches, Method
 from kompakt.quantize.outlier_splitting import split_outliers
 from kompakt.quantize.range_refinement import refine_ranges_
 from kompakt.quantize.smoothing import smooth
+from kompakt.quantize.weight_ranges import search_weight_ranges_
 
 METHODS: dict[str, Method] = {
     "equalize": Method(run=equalize, works_on="float", samples=32),
@@ -22,6 +24,8 @@ METHODS: dict[str, Method] = {
     "analytic_bias_correction": Method(
         run=correct_biases_analytically_, works_on="placed", samples=0
     ),
+    "weight_ranges": Method(run=search_weight_ranges_, works_on="placed", samples=0),
+    "gptq": Method(run=compensate_, works_on="placed", samples=128),
     "bias_correction": Method(run=correct_biases_, works_on="placed", samples=32),
 }
 
