@@ -8,7 +8,7 @@ from torch import Tensor
 
 from kompakt.network.network import Network
 from kompakt.quantize.place import quantizer_calls, quantizer_of
-from kompakt.quantize.range_refinement import refine_ranges_
+from kompakt.quantize.range_refinement import _output_error, refine_ranges_
 from kompakt.schemes import w8a8
 
 from ..nets import batches_for, network, ranged
@@ -45,9 +45,9 @@ def test_a_bad_range_is_replaced(name: str, factor: float) -> None:
 @pytest.mark.parametrize("name", ["plain", "movers", "dense 3d"])
 def test_it_never_gets_worse(name: str) -> None:
     placed, captured, samples = placed_for(name)
-    before = error(placed, captured, samples)
+    before = _output_error(placed, captured, samples)  # with corrected biases
     refine_ranges_(placed, captured, samples)
-    assert error(placed, captured, samples) <= before * 1.02
+    assert _output_error(placed, captured, samples) <= before
 
 
 def test_a_range_the_runtime_fixes_stays() -> None:
