@@ -15,7 +15,7 @@ from kompakt.report.draft import Draft
 from kompakt.report.plots.frontier import Spot, frontier
 from kompakt.report.reading import embedded, visible
 from kompakt.report.tables import Cell, Column, Figure, Kind, Table, Wide
-from kompakt.report.wording import milliseconds, number, pair, real, size, whole
+from kompakt.report.wording import fixed, milliseconds, pair, real, size, whole
 
 _ORDER = {"front": 0, "not told apart": 1, "dominated": 2}
 Row = Mapping[str, Any]
@@ -282,8 +282,8 @@ def _table(draft: Draft, rows: Sequence[Row], ident: str, caption: str) -> Table
 def _cells(draft: Draft, row: Row, keys: Sequence[str]) -> tuple[Cell, ...]:
     words, timing = draft.words, row.get("timing") or {}
     loss = words.drop_number(row.get("drop"))
-    speed = number(timing.get("speedup"))
-    ends = words.interval(timing.get("speedup_interval"), number)
+    speed = fixed(timing.get("speedup"), 2)
+    ends = words.interval(timing.get("speedup_interval"), _hundredths)
     cells = {
         "number": whole(row["number"] + 1),
         "trial": str(row.get("name") or "–"),
@@ -301,6 +301,10 @@ def _cells(draft: Draft, row: Row, keys: Sequence[str]) -> tuple[Cell, ...]:
         told = Wide(text=cells["standing"], span=len(keys) - first)
         return (*(cells[key] for key in keys[:first]), told)
     return tuple(cells[key] for key in keys)
+
+
+def _hundredths(value: object) -> str:
+    return fixed(value, 2)
 
 
 def _standing(draft: Draft, row: Row) -> str:

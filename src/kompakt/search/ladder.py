@@ -25,6 +25,7 @@ from kompakt.search.budget import Budget
 from kompakt.search.candidates import Candidate
 from kompakt.search.diagnosis import diagnose_static
 from kompakt.search.distance import distance
+from kompakt.search.memory import Memory
 from kompakt.search.rungs import Rungs
 from kompakt.search.trial import Trial, prefer, summary, unsound
 from kompakt.search.workbench import Build, Workbench
@@ -48,6 +49,7 @@ class Ladder:
         level: The highest level to climb to.
         keep_float: Layers left in float.
         fixed: Candidates given by the user instead of the ladder's own.
+        memory: Trials finished by a run that was killed.
     """
 
     bench: Workbench
@@ -59,6 +61,7 @@ class Ladder:
     level: int = 2
     keep_float: tuple[str, ...] = ()
     fixed: tuple[Candidate, ...] = ()
+    memory: Memory | None = None
     trials: list[Trial] = field(default_factory=list)
     findings: list[str] = field(default_factory=list)
 
@@ -145,6 +148,9 @@ class Ladder:
         return self.fixed or Rungs(self)
 
     def _try(self, candidate: Candidate) -> Trial:
+        known = None if self.memory is None else self.memory.recall(candidate)
+        if known is not None:
+            return known
         began = time.perf_counter()
         trial = Trial(candidate=candidate)
         try:
@@ -158,6 +164,8 @@ class Ladder:
                 raise
             trial.outcome, trial.why = "failed", f"{error.what}: {error.why}"
         trial.seconds = time.perf_counter() - began
+        if self.memory is not None:
+            self.memory.keep(trial)
         return trial
 
     def _quick_latency(self, build: Build) -> LatencyComparison:
