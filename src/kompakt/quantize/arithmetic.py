@@ -4,8 +4,10 @@ The sums themselves are the same integers everywhere; what differs between runti
 real factor (input scale · weight scale / output scale) and the rounding behind it.
 
 * ``float32``: the sum as float32 times a float32 factor, halves to even: ONNX Runtime.
-* ``xnnpack``: the same, with every bias among the sums, and additions and leaky ReLUs in fixed point: ExecuTorch and
-  LiteRT's default kernels.
+* ``onednn``: scaled to real numbers, where the bias is added, then by the reciprocal of the output scale; the zero
+  point comes before the rounding: PyTorch's quantized layers.
+* ``xnnpack``: as ``float32``, with every bias among the sums, and additions and leaky ReLUs in fixed point: ExecuTorch
+  and LiteRT's default kernels.
 * ``fixed_point``: the factor as a 31-bit integer and a shift, rounded twice, halves away from zero: the reference
   kernels of TensorFlow Lite, TensorFlow Lite for Microcontrollers and, for Cortex-M, CMSIS-NN.
 """
@@ -65,10 +67,12 @@ class Arithmetic(Protocol):
 
     Attributes:
         integer_bias: Whether the bias of a linear layer is always among its sums.
+        float_bias: Whether every bias is added to the scaled sums.
         averages_codes: Whether averages over windows are those of codes, rounded to codes of the same scale.
     """
 
     integer_bias: bool
+    float_bias: bool
     averages_codes: bool
 
     def sums(self, sums: Tensor, factors: Factors, scale: Tensor, zero_point: Tensor) -> Tensor:
@@ -87,7 +91,7 @@ class Arithmetic(Protocol):
 class Float32:
     """One float32 factor, halves to even."""
 
-    integer_bias = averages_codes = False
+    integer_bias = float_bias = averages_codes = False
 
     def sums(self, sums: Tensor, factors: Factors, scale: Tensor, zero_point: Tensor) -> Tensor:
         """Codes of integer sums."""
@@ -113,8 +117,19 @@ class Float32:
         return None
 
 
+class OneDnn(Float32):
+    """Two factors one after the other, with the bias between them, and the zero point before the rounding."""
+
+    float_bias = True
+
+    def sums(self, sums: Tensor, factors: Factors, scale: Tensor, zero_point: Tensor) -> Tensor:
+        """Codes of integer sums."""
+        scaled = sums.to(torch.float32) * factors.scale * scale.reciprocal()
+        return scaled.add_(int(zero_point)).round_()
+
+
 class Xnnpack(Float32):
-    """The same, but for additions (factors of 21 bits, halves up) and leaky ReLUs (slopes with 8 bits)."""
+    """As in float32, but for additions (factors of 21 bits, halves up) and leaky ReLUs (slopes with 8 bits)."""
 
     integer_bias = averages_codes = True
 
@@ -140,6 +155,7 @@ class FixedPoint:
     """A 31-bit multiplier and a shift, rounded twice."""
 
     integer_bias = averages_codes = True
+    float_bias = False
     SUM_SHIFT = 20
 
     def sums(self, sums: Tensor, factors: Factors, scale: Tensor, zero_point: Tensor) -> Tensor:
@@ -214,6 +230,7 @@ def _divided(multiplier: Tensor, shift: Tensor, count: int) -> tuple[Tensor, Ten
 
 ARITHMETICS: dict[str, Arithmetic] = {
     "float32": Float32(),
+    "onednn": OneDnn(),
     "xnnpack": Xnnpack(),
     "fixed_point": FixedPoint(),
 }

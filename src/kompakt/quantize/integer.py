@@ -118,11 +118,14 @@ def _layer(self: IntegerInterpreter, n: Node) -> Pending | None:
     shape[-1 if is_linear else 1] = -1
     per_channel = layer.weight_scale.expand(weight.shape[0]).reshape(shape)
     factors = Factors(scale, per_channel)
+    found = layer.treated_bias()
+    if found is None:
+        return Sums(sums, factors)
+    bias = found.detach().reshape(shape)
+    if ARITHMETICS[x.quantizer.arithmetic].float_bias:
+        return Sums(sums, factors, bias)
     if layer.bias_codes is not None:
         return Sums(sums + layer.bias_codes.reshape(shape), factors)
-    if layer.bias is None:
-        return Sums(sums, factors)
-    bias = layer.bias.detach().reshape(shape)
     if is_linear and x.values.dim() != 2:
         return Sums(sums, factors, bias)
     # A layer called with several input scales has one float bias, which is rounded for each call.

@@ -65,6 +65,7 @@ def rules(isa: str) -> Rules:
             "weight_only": frozenset({"int8", "int8_narrow"}),
         },
         rounding="reciprocal_offset_even",
+        arithmetic="onednn",
         reasons={
             "conv:dynamic": "PyTorch's dynamic convolution is slower than float",
             "conv_transpose": "PyTorch's quantized transposed convolution has one scale only",
