@@ -56,6 +56,41 @@ DOWN, UP = 0.4, 2.5
 MOST_REPEATS = 12
 
 
+@dataclass
+class Bracket:
+    """The losses between which the largest lies that the budget allows.
+
+    Attributes:
+        low: The budget holds here, or there is nothing better below.
+        high: The budget does not hold here.
+        guess: Where to look first, as a share of ``high``.
+    """
+
+    low: float | None = None
+    high: float | None = None
+    guess: float = DOWN
+
+    def limit(self) -> float | None:
+        """Where to look next; None when it is known well enough."""
+        if self.low is None:
+            return None if self.high is None else self.high * self.guess
+        if self.high is None:
+            return self.low * UP
+        return math.sqrt(self.low * self.high) if self.high > self.low * CLOSE else None
+
+    def holds(self, loss: float) -> None:
+        """Nothing is to be found below this loss."""
+        self.low = max(self.low or 0.0, loss)
+        if self.high is not None and self.high <= loss:
+            self.high = None  # more is allowed than was thought
+
+    def fails(self, loss: float) -> None:
+        """A plan of this loss does not hold the budget."""
+        self.high, self.guess = min(self.high or math.inf, loss), DOWN
+        if self.low is not None and self.low >= self.high:
+            self.low = self.high * DOWN
+
+
 @dataclass(kw_only=True)
 class Allocator:
     """Proposes candidates of mixed precision.
@@ -84,12 +119,9 @@ class Allocator:
 
     def __post_init__(self) -> None:
         self._ready = False
-        self._holds: float | None = None
-        self._fails: float | None = None
-        self._plan: Plan = {}
+        self._bracket = Bracket()
         self._tried: dict[tuple[str, ...], bool] = {}
-        self._best = math.inf
-        self._scale: dict[str, float] = {}
+        self._best, self._repeats = math.inf, MOST_REPEATS
 
     def propose(self) -> Candidate | None:
         """The next candidate; None when there is none that is likely to be better than what is known."""
@@ -101,20 +133,23 @@ class Allocator:
                 self.proposals = 0
             self._ready = True
         while self.proposals > 0:
-            limit = self._limit()
+            limit = self._bracket.limit()
             plan = None if limit is None else self._cheapest(limit)
-            if plan is None or limit is None or self._hopeless(plan):
+            if plan is None or limit is None or self._repeats == 0:
                 break
             known = self._tried.get(tuple(plan.values()))
-            if known is None:
+            if known is None and not self._hopeless(plan):
                 self.proposals -= 1
                 self._plan = plan
                 return self._candidate(plan)
-            # The same plan again: its verdict holds for this limit as well.
             self._repeats -= 1
-            if self._repeats == 0 or (known and self._predicted(plan) * UP < limit):
+            if known is False:
+                self._bracket.fails(limit)
+            elif plan == self._cheapest(math.inf):
                 break
-            self._move(limit, held=known)
+            else:
+                # Known to hold, or no better than what holds: only at a higher loss there may be something.
+                self._bracket.holds(limit)
         return None
 
     def observe(self, trial: Trial) -> None:
@@ -122,11 +157,11 @@ class Allocator:
         plan, held = self._plan, accurate(trial, self.budget)
         self._tried[tuple(plan.values())] = held
         if trial.build is None:
-            self._move(self._predicted(plan), held=False)
+            self._bracket.fails(self._predicted(plan))
             return
         found = self._measured(trial.build)
         self._refit(plan, found)
-        self._move(found, held=held)
+        (self._bracket.holds if held else self._bracket.fails)(found)
         cost = self._cost(trial)
         if cost is not None:
             if self.objective == "latency":
@@ -152,7 +187,6 @@ class Allocator:
         self._on_codes = frozenset(n for n, t in found.choices.items() if t.mode == "static")
         plan = self._plan_of(base.candidate.scheme)
         self._costs = self._find_costs(plan)
-        self._repeats, self._raised = MOST_REPEATS, False
         self._scale = dict.fromkeys(found.choices, 1.0)
         self._plan = plan
         self._first(base, plan)
@@ -166,16 +200,18 @@ class Allocator:
         if expected > 0 and found > 0:
             # What the base's methods win back, they are likely to win back everywhere.
             self._scale = dict.fromkeys(self._scale, found / expected)
-        self._move(found, held=held)
-        self._raised = False  # at the same loss something faster is looked for first
+        if held:
+            # At the same loss something cheaper is looked for first.
+            self._bracket.holds(found / UP)
+        else:
+            self._bracket.fails(found)
         cost = self._cost(base)
         if cost is not None and held:
             self._best = cost
-        self._guess = DOWN
         drop = base.comparison.drop if base.comparison else base.least_drop
         if not held and drop and self.budget.max_drop:
             # Where the loss is small the metric falls about as it grows.
-            self._guess = min(0.7, max(0.02, self.budget.max_drop / drop))
+            self._bracket.guess = min(0.7, max(0.02, self.budget.max_drop / drop))
 
     def _find_costs(self, plan: Plan) -> Costs:
         sensitivity, build = self._sensitivity, self.base.build
@@ -248,30 +284,6 @@ class Allocator:
         return cheapest(
             self._sensitivity.layers, self._costs, self._scaled(), limit, self._on_codes
         )
-
-    # --- the limit ------------------------------------------------------------------------------
-
-    def _limit(self) -> float | None:
-        """The limit on the loss to try next; None when it is known well enough."""
-        holds, fails = self._holds, self._fails
-        if holds is None:
-            return None if fails is None else fails * self._guess
-        if fails is None:
-            return holds * UP if self._raised else holds
-        return math.sqrt(holds * fails) if fails > holds * CLOSE else None
-
-    def _move(self, loss: float, *, held: bool) -> None:
-        """A plan of this loss holds the budget, or does not."""
-        self._raised = True
-        if held:
-            self._holds = max(self._holds or 0.0, loss)
-            if self._fails is not None and self._fails <= loss:
-                self._fails = None  # the budget holds at more than what was thought to break it
-        else:
-            self._fails = min(self._fails or math.inf, loss)
-            self._guess = DOWN
-            if self._holds is not None and self._holds >= self._fails:
-                self._holds = self._fails * DOWN
 
     def _hopeless(self, plan: Plan) -> bool:
         """Whether a plan changes nothing, or would not be noticeably better than the best that holds."""

@@ -59,7 +59,7 @@ def cheapest(
         layers: For each layer its choices, without ``float``, which it always has.
         costs: What each costs.
         terms: What each loses.
-        limit: The largest predicted loss.
+        limit: The largest predicted loss; infinity for the cheapest plan of all.
         on_codes: The choices whose layers read and write codes.
 
     Returns:
@@ -85,7 +85,8 @@ def cheapest(
     scale = 1.0 / max(limit, 1e-300)
     loss = {x[pair]: value * scale for pair, value in terms.layers.items() if pair in x}
     loss |= {edges[edge]: value * scale for edge, value in terms.edges.items()}
-    rows.add(loss, -np.inf, 1.0)
+    if loss and np.isfinite(limit):
+        rows.add(loss, -np.inf, 1.0)
     objective = np.zeros(columns)
     for pair, column in x.items():
         objective[column] = costs.layers[pair]
