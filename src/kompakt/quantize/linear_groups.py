@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import torch
@@ -16,7 +17,7 @@ from kompakt.numerics.formats import get_format
 from kompakt.quantize.decide import decide
 from kompakt.quantize.layers import weight_parameters
 from kompakt.quantize.rules import Rules
-from kompakt.schemes import Scheme, Treatment
+from kompakt.schemes import Mode, Scheme, Treatment
 
 ROWS = 1024
 """Rows of activations that simulated errors are found on."""
@@ -42,8 +43,19 @@ class Group:
         return set(self.source.users) == set(self.calls)
 
 
-def linear_groups(network: Network, scheme: Scheme, rules: Rules) -> dict[Node, Group]:
-    """The groups whose layers a scheme computes in integers, by the node that makes their tensor.
+def linear_groups(
+    network: Network,
+    scheme: Scheme,
+    rules: Rules,
+    modes: Collection[Mode] = ("static", "dynamic"),
+) -> dict[Node, Group]:
+    """The groups whose layers a scheme treats in one of these modes, by the node that makes their tensor.
+
+    Args:
+        network: An inference-form network.
+        scheme: What to do to which layers.
+        rules: What the runtime can execute.
+        modes: By default those that compute in integers.
 
     Raises:
         SchemeError: See :func:`kompakt.quantize.decide.decide`.
@@ -55,7 +67,7 @@ def linear_groups(network: Network, scheme: Scheme, rules: Rules) -> dict[Node, 
     calls: dict[Node, list[Node]] = {}
     for node, treatment in treatments.items():
         source = node.args[0] if node.args else None
-        if kind_of(node) != "linear" or treatment.mode not in ("static", "dynamic"):
+        if kind_of(node) != "linear" or treatment.mode not in modes:
             continue
         weight = network.get_submodule(str(node.target)).weight
         if isinstance(source, Node) and called[str(node.target)] == owners[id(weight)] == 1:
