@@ -41,8 +41,11 @@ BENCHMARKS: dict[str, tuple[str, dict[str, float]]] = {
     "other_cpus": ("other_cpus", {}),
     "openvino": ("openvino", {}),
     "litert": ("litert", {}),
+    "other_runtimes": ("other_runtimes", {}),
     "tensorrt": ("tensorrt_lint", {}),
+    "diagnosis": ("diagnosis", {}),
     "methods": ("methods", {}),
+    "w4a8": ("w4a8", {}),
     "sweep": ("sweep", {}),
 }
 """Name to the module in ``cases`` and, where it makes several benchmarks, what this one aims at."""
