@@ -25,11 +25,13 @@ from kompakt.network.capture import capture
 from kompakt.network.network import Network
 from kompakt.options import Options, check_options, target_for
 from kompakt.progress import note
+from kompakt.recording import trial_journal
 from kompakt.report import render
 from kompakt.schemes import FLOAT, Scheme, get_scheme
 from kompakt.search.budget import Budget
 from kompakt.search.candidates import Candidate
 from kompakt.search.ladder import Ladder
+from kompakt.search.memory import Memory
 from kompakt.search.runtimes import AUTO, Make, candidates_for_auto, side_by_side
 from kompakt.search.split import Half, example_batch, half_sizes, spread_rows
 from kompakt.search.trial import Trial
@@ -107,6 +109,7 @@ def compress(
     measure_latency: bool = True,
     measure_memory: bool = True,
     commands: Sequence[str] = (),
+    journal: str | Path | None = None,
 ) -> Result:
     """Compress a trained model and prove what came out.
 
@@ -140,6 +143,7 @@ def compress(
         measure_latency: Whether to measure latency.
         measure_memory: Whether to measure peak memory.
         commands: Command lines that reproduce this, for the report.
+        journal: A file that keeps finished trials: the same call after a kill makes none of them again.
 
     Returns:
         The result. A budget that cannot be met still gives the artifact that came closest, with
@@ -172,7 +176,7 @@ def compress(
         # Another runtime's speed and memory say nothing about the one the file is for.
         options = replace(options, measure_latency=False, measure_memory=False)
     with claim_output(out) as claim, tempfile.TemporaryDirectory(prefix="kompakt-") as scratch:
-        return _Job(options, Path(scratch), claim).run(
+        return _Job(options, Path(scratch), claim, journal).run(
             model, example_inputs, dynamic, calibration, (validation, groups), (test, test_groups)
         )
 
@@ -180,8 +184,11 @@ def compress(
 class _Job:
     """One call of :func:`compress`."""
 
-    def __init__(self, options: Options, scratch: Path, claim: OutputClaim) -> None:
+    def __init__(
+        self, options: Options, scratch: Path, claim: OutputClaim, journal: str | Path | None
+    ) -> None:
         self.options, self.scratch, self.claim = options, scratch, claim
+        self.journal = journal
         self.rng = np.random.default_rng(options.seed)
         self.split: dict[str, int] | None = None
         self.warnings: list[str] = []
@@ -221,9 +228,12 @@ class _Job:
                 few,
                 self.options.threads,
             )
-            return self._ladder(bench, selection, candidates or self._fixed())
+            ladder = self._ladder(bench, selection, candidates or self._fixed())
+            ladder.memory = None if journal is None else Memory(journal, bench)
+            return ladder
 
-        ladder, trial = self._best(make)
+        with trial_journal(self.journal, self.options, network, data, selection) as journal:
+            ladder, trial = self._best(make)
         if trial is None or trial.build is None:
             raise _nothing_built(ladder)
         certified = certify_trial(

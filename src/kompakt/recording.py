@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
 
 import kompakt
 from kompakt.measuring.comparison import Comparison
+from kompakt.measuring.data import Prepared
 from kompakt.measuring.environment import environment
 from kompakt.measuring.latency import LatencyComparison
 from kompakt.measuring.metrics import get_metric
@@ -25,7 +28,9 @@ from kompakt.quantize.place import quantizer_calls, quantizer_of
 from kompakt.report.draft import Draft
 from kompakt.report.recipe import chosen
 from kompakt.search.budget import Budget
+from kompakt.search.journal import Journal
 from kompakt.search.ladder import Ladder
+from kompakt.search.memory import fingerprint_of
 from kompakt.search.slowdown import Slower, sentence
 from kompakt.search.trial import Trial, unsound
 
@@ -329,6 +334,30 @@ def python_call(options: Options) -> str:
     }
     shown = ", ".join(f"{name}={value}" for name, value in given.items() if value is not None)
     return f"kompakt.compress(model, ..., {shown}, out=...)  # in Python"
+
+
+def trial_journal(
+    path: str | Path | None,
+    options: Options,
+    network: Network,
+    data: Prepared | None,
+    selection: Prepared | None,
+) -> AbstractContextManager[Journal | None]:
+    """The journal of trials made under these very conditions; nothing where no journal is kept."""
+    if path is None:
+        return nullcontext()
+    unseen = ("commands", "name", "measure_memory")  # no trial depends on them
+    asked = {key: repr(value) for key, value in vars(options).items() if key not in unseen}
+    return Journal.open(
+        path,
+        {
+            "kompakt": kompakt.__version__,
+            "model": [weights_sha256(network), str(network.graph)],
+            "calibration": fingerprint_of(data),
+            "selection": fingerprint_of(selection),
+            **asked,
+        },
+    )
 
 
 def weights_sha256(network: Network) -> str:

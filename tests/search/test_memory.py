@@ -131,3 +131,25 @@ def test_the_fingerprint_sees_inputs_labels_groups_and_order() -> None:
     ]
     assert len({same, *map(fingerprint_of, others)}) == 6
     assert fingerprint_of(None) is None
+
+
+def test_compress_makes_no_finished_trial_again(tmp_path: Path, built: list[str]) -> None:
+    from ..digits import REPRODUCED, calibration, squeeze, timeless, validation
+
+    settings = {
+        "calibration": calibration(), "validation": validation(), "metric": "top1", "level": 1,
+        "journal": tmp_path / "trials.jsonl",
+    }  # fmt: skip
+    first = squeeze(tmp_path / "a", **settings)
+    tried = len(built)
+    built.clear()
+    second = squeeze(tmp_path / "b", **settings)
+    chosen = [t["name"] for t in first.record.to_json()["trials"] if t["outcome"] == "chosen"]
+    assert tried >= 2
+    assert built == chosen
+    assert timeless(second.record) == timeless(first.record)
+    for name in REPRODUCED[:2]:
+        assert (second.path / name).read_bytes() == (first.path / name).read_bytes()
+    built.clear()
+    squeeze(tmp_path / "c", **settings | {"seed": 1})
+    assert len(built) == tried

@@ -69,6 +69,7 @@ def compress(
     method: options.Method = None,
     keep_float: options.KeepFloat = None,
     dynamic: options.Dynamic = None,
+    journal: options.Journal = None,
     threads: options.Threads = 1,
     batch: options.BatchSize = 1,
     seed: options.Seed = 0,
@@ -94,6 +95,7 @@ def compress(
         "threads": threads,
         "batch": batch,
         "seed": seed,
+        "journal": journal,
         "out": output,
         "commands": [shlex.join(["kompakt", *context.obj])],
     }

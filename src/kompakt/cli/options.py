@@ -144,6 +144,12 @@ Level = Annotated[
         show_default="the highest the data allows",
     ),
 ]
+Journal = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE", help="Keep finished trials: the same command after a kill goes on."
+    ),
+]
 Method = Annotated[
     list[str] | None,
     typer.Option(

@@ -47,11 +47,8 @@ class Memory:
         trial.latency = _latency(row["latency"])
         if row["size_bytes"] is not None:
             made = _Later(lambda: self._bench.build(candidate))
-            trial.build = cast(
-                "Build", _Known(made, candidate=candidate, written=_Known(
-                    _Later(lambda: made().written), size_bytes=row["size_bytes"]
-                ))
-            )  # fmt: skip
+            size = _Known(_Later(lambda: made().written), size_bytes=row["size_bytes"])
+            trial.build = cast("Build", _Known(made, written=size))
         return trial
 
     def keep(self, trial: Trial) -> None:
