@@ -1,4 +1,4 @@
-"""Cheap comparisons on a few calibration samples: which calibrator, and which layers need dynamic ranges."""
+"""Cheap comparisons on a few calibration samples: which calibrator loses least."""
 
 from __future__ import annotations
 
@@ -11,22 +11,16 @@ from torch import Tensor
 
 from kompakt.measuring.data import Batch
 from kompakt.network.network import Network
-from kompakt.observe import OBSERVERS, expected_sqnr_db
+from kompakt.observe import OBSERVERS
 from kompakt.progress import track
 from kompakt.quantize.bias_correction import correct_biases_
-from kompakt.quantize.place import is_quantizer_call, plan_of, quantizer_of
+from kompakt.quantize.place import plan_of
 from kompakt.quantize.ranges import set_ranges_
-from kompakt.schemes import Treatment
 from kompakt.search.candidates import Candidate, static
 from kompakt.search.split import spread_rows
 from kompakt.search.workbench import Workbench, method_batches
 
-SHARES = (1 / 8, 1 / 4, 1 / 2)
-"""Shares of the linear layers that hybrid candidates compute with dynamic ranges."""
-DYNAMIC = Treatment(mode="dynamic", weight="int8_narrow", activation="uint8")
 RANKING_SAMPLES = 16
-NOTICEABLE_ERROR = 0.05
-"""Relative output error above which plain static quantization is worth improving on."""
 
 
 def output_error(
@@ -66,73 +60,24 @@ def rank_calibrators(
     for name in track(list(OBSERVERS), "comparing calibrators"):
         trial = copy.deepcopy(placed)
         set_ranges_(trial, calibration, name)
-        error = _corrected_error(bench, trial, reference, batches)
+        error = corrected_error(trial, bench.prepared, reference, batches)
         ranked.append((static(name, keep_float), error))
     return sorted(ranked, key=lambda pair: pair[1])
 
 
-def _corrected_error(
-    bench: Workbench, placed: Network, reference: Sequence[list[Tensor]], batches: Sequence[Batch]
+def corrected_error(
+    placed: Network,
+    source: Network,
+    reference: Sequence[list[Tensor]],
+    batches: Sequence[Batch],
 ) -> float:
-    """Simulated output error once the biases are corrected, in place."""
-    correct_biases_(placed, bench.prepared, method_batches(batches))
-    return output_error(placed, reference, batches)
-
-
-def hybrids(bench: Workbench, plain: Candidate, error: float) -> list[tuple[Candidate, float]]:
-    """Static candidates whose worst linear layers take dynamic ranges instead.
+    """Simulated output error once the biases are corrected, in place.
 
     Args:
-        bench: The workbench.
-        plain: The best plain static candidate.
-        error: Its simulated output error, from :func:`rank_calibrators`.
-
-    Returns:
-        At most two, with their errors found in the same way: the cheapest one that halves the error, and the most
-        accurate one. None when no one is better than ``plain``.
+        placed: A placed network with ranges.
+        source: The float network it was placed from.
+        reference: The float network's outputs.
+        batches: What they were found on.
     """
-    worst = layers_by_input_quality(bench, plain)
-    if not worst or error < NOTICEABLE_ERROR:
-        return []
-    batches = spread_rows(bench.samples, RANKING_SAMPLES, bench.prepared.input_specs)
-    reference = float_outputs(bench.prepared, batches)
-    found: list[tuple[Candidate, float]] = []
-    for count in sorted({max(1, round(len(worst) * share)) for share in SHARES}):
-        scheme = plain.scheme
-        for layer in worst[:count]:
-            scheme = scheme.with_override(layer, DYNAMIC)
-        candidate = Candidate(
-            name=f"{plain.name}, {count} of {len(worst)} layers dynamic",
-            level=2,
-            scheme=scheme,
-            calibrator=plain.calibrator,
-            why=f"the inputs of {count} layers have outliers no fixed range serves",
-        )
-        placed = bench.place(candidate)
-        found.append((candidate, _corrected_error(bench, placed, reference, batches)))
-    best = min(found, key=lambda pair: pair[1])
-    if not best[1] < error:
-        return []
-    enough = next((pair for pair in found if pair[1] <= error / 2), best)
-    return [enough] if enough is best else [enough, best]
-
-
-def layers_by_input_quality(bench: Workbench, candidate: Candidate) -> list[str]:
-    """Static linear layers, those whose quantized input loses most (lowest SQNR) first."""
-    placed = bench.place(candidate)
-    calibration = bench.calibration
-    quality: dict[str, float] = {}
-    for node in placed.graph.nodes:
-        source = node.args[0] if node.args else None
-        if node.op != "call_module" or not is_quantizer_call(placed, source):
-            continue
-        layer = placed.get_submodule(str(node.target))
-        treatment = getattr(layer, "treatment", None)
-        dynamic = treatment is not None and isinstance(layer, torch.nn.Linear)
-        if not dynamic or calibration is None:
-            continue
-        quantizer = quantizer_of(placed, source)  # type: ignore[arg-type]
-        statistics = calibration.statistics[quantizer.site]
-        low, high = quantizer.represented_range()
-        quality[str(node.target)] = expected_sqnr_db(statistics, low, high, quantizer.format)
-    return sorted(quality, key=quality.__getitem__)
+    correct_biases_(placed, source, method_batches(batches))
+    return output_error(placed, reference, batches)

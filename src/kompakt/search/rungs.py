@@ -11,7 +11,8 @@ from kompakt.network.layers import layers
 from kompakt.quantize.layers import Treated
 from kompakt.schemes import float32
 from kompakt.search.candidates import Candidate, static, with_bias_correction, without_data
-from kompakt.search.ranking import RANKING_SAMPLES, hybrids, rank_calibrators
+from kompakt.search.hybrids import hybrids
+from kompakt.search.ranking import RANKING_SAMPLES, rank_calibrators
 from kompakt.search.slowdown import sentence, slower_layers
 from kompakt.search.trial import Trial
 
