@@ -31,7 +31,7 @@ def decoder() -> nn.Module:
         down=nn.Linear(96, 64),
     )
     with torch.no_grad():
-        net.norm.weight[::9] *= 25  # a few channels are far larger than the others
+        net.norm.weight[::32] *= 25  # a few channels are far larger than the others
     return net.eval()
 
 
@@ -56,7 +56,7 @@ def error(network: Network, exact: Tensor, x: Tensor, scheme: Scheme) -> float:
 
 
 def test_it_computes_the_same_and_loses_less_when_rounded(captured: Network) -> None:
-    scheme, x = w4(group=64), data(9)
+    scheme, x = w4(group=64, keep_float=("down",)), data(9)
     scaled, changed = scale_by_activations(captured, scheme, RULES, [[data(2)]])
     assert changed >= 1, "what the norm hands to gate and up, at least"
     with torch.no_grad():
@@ -72,7 +72,7 @@ def test_columns_that_meet_large_activations_grow(captured: Network) -> None:
     before, after = (n.get_submodule("gate").weight.detach() for n in (captured, scaled))  # type: ignore[operator]
     growth = (after / before).median(0).values
     large = torch.zeros(64, dtype=torch.bool)
-    large[::9] = True
+    large[::32] = True
     assert float(growth[large].min()) > float(growth[~large].max())
 
 

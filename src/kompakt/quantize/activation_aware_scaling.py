@@ -42,8 +42,9 @@ from kompakt.quantize.linear_groups import (
 )
 from kompakt.quantize.method import Batches
 from kompakt.quantize.rules import Rules
-from kompakt.schemes import Scheme
+from kompakt.schemes import Mode, Scheme
 
+MODES: tuple[Mode, ...] = ("weight_only",)
 STRENGTHS = tuple(step / 10 for step in range(1, 11))
 LEAST = 1e-4
 WORTH = 0.97
@@ -65,7 +66,7 @@ def scale_by_activations(
         A copy, and how many tensors were scaled.
     """
     scaled, changed = copy.deepcopy(network), 0
-    groups = linear_groups(network, scheme, rules, ("weight_only",)) if batches else {}
+    groups = linear_groups(network, scheme, rules, MODES) if batches else {}
     twins = {node.name: node for node in scaled.graph.nodes}
     total = len(network.graph.nodes)
     for node, values in track(in_order(network, batches), "scaling weights", total=total):
