@@ -29,7 +29,7 @@ FLOORS = (
     ("options",),
     ("recording",),
     ("certification",),
-    ("compression", "steps"),
+    ("compression", "diagnosing", "steps"),
     ("sweeping",),
     ("sources", "demo", "cli"),
 )

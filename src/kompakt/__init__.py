@@ -25,6 +25,7 @@ _CONTENTS = {
     "calibrate": "kompakt.steps",
     "capture": "kompakt.network.capture",
     "compress": "kompakt.compression",
+    "diagnose": "kompakt.diagnosing",
     "fp16": "kompakt.schemes",
     "get_scheme": "kompakt.schemes",
     "import_onnx": "kompakt.network.onnx.importing",
@@ -50,6 +51,7 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from kompakt.artifact.reading import Artifact
     from kompakt.artifact.verify import verify
     from kompakt.compression import Result, compress
+    from kompakt.diagnosing import diagnose
     from kompakt.errors import KompaktError
     from kompakt.measuring.data.source import open_data
     from kompakt.measuring.record import Record

@@ -14,6 +14,7 @@ from kompakt.cli import (
     compress,
     demo,
     deploy,
+    diagnose,
     explain,
     help,
     inspect,
@@ -94,6 +95,7 @@ app.command("compress", epilog=compress.DATA_FORMS)(compress.compress)
 app.command("sweep", epilog=sweep.METHODS_FORM)(sweep.sweep)
 app.command("measure")(measure.measure)
 app.command("inspect")(inspect.inspect)
+app.command("diagnose", epilog=compress.DATA_FORMS)(diagnose.diagnose)
 app.command("explain")(explain.explain)
 app.command("verify")(verify.verify)
 app.command("lint")(lint.lint)

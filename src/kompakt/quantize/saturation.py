@@ -138,6 +138,15 @@ class PairSumWatch:
         if watch is not None:
             watch.observe(codes)
 
+    def lost(self, node: Node, codes: Codes) -> Tensor | None:
+        """Look at what a layer reads; what clipping takes from its sums there, where it takes anything.
+
+        Returns:
+            Clipped sums minus exact ones, float32 (O, positions), positions of the whole batch in order.
+        """
+        watch = self._doubtful.get(str(node.target))
+        return None if watch is None else watch.loss(codes)
+
     def count(self, samples: int) -> None:
         """So many samples more were looked at."""
         for watch in self._doubtful.values():
@@ -186,6 +195,8 @@ class _Watch:
         even: Weight codes that come first in their pair, int32 (O, pairs).
         odd: Those that come second; 0 where a pair has only one.
         found: What is known so far.
+        doubtful: Whether data has to tell.
+        lost: What clipping takes from each sum, (O, positions), while that is asked for.
     """
 
     layer: Treated
@@ -193,6 +204,7 @@ class _Watch:
     odd: Tensor
     found: PairSums
     doubtful: bool = field(default=False)
+    lost: Tensor | None = None
 
     @classmethod
     def of(cls, path: str, layer: Treated) -> _Watch:
@@ -216,6 +228,14 @@ class _Watch:
             rows = slice(group * outputs, (group + 1) * outputs)
             self._observe_group(columns, group, self.even[rows], self.odd[rows])
 
+    def loss(self, x: Codes) -> Tensor | None:
+        """Add one batch of inputs; what clipping takes from each of its sums, None where it takes nothing."""
+        before = self.found.saturating
+        self.lost = torch.zeros(self.even.shape[0], _Columns.of(self.layer, x).positions)
+        self.observe(x)
+        lost, self.lost = self.lost, None
+        return lost if self.found.saturating > before else None
+
     def _observe_group(self, columns: _Columns, group: int, even: Tensor, odd: Tensor) -> None:
         found, top = self.found, columns.largest(group)
         low, high = _reach(even, odd, top[0::2], top[1::2])
@@ -227,10 +247,11 @@ class _Watch:
         for pair in doubt.any(0).nonzero().flatten().tolist():
             rows = doubt[:, pair].nonzero().flatten()
             a, b = columns.codes(group, 2 * pair), columns.codes(group, 2 * pair + 1)
+            first = group * even.shape[0]
             for block in torch.split(rows, max(1, _BLOCK // max(1, a.numel()))):
-                self._count(a, b, even[block, pair], odd[block, pair])
+                self._count(a, b, even[block, pair], odd[block, pair], block + first)
 
-    def _count(self, a: Tensor, b: Tensor, even: Tensor, odd: Tensor) -> None:
+    def _count(self, a: Tensor, b: Tensor, even: Tensor, odd: Tensor, outputs: Tensor) -> None:
         sums = torch.outer(even, a).addr_(odd, b)
         least, most = int(sums.amin()), int(sums.amax())
         self.found.least, self.found.most = (
@@ -239,6 +260,8 @@ class _Watch:
         )
         if not fits(least, most):
             self.found.saturating += int(((sums < LOWEST) | (sums > HIGHEST)).sum())
+            if self.lost is not None:
+                self.lost[outputs] += sums.clamp(LOWEST, HIGHEST) - sums
 
 
 def _pairs(layer: Treated) -> tuple[Tensor, Tensor]:
