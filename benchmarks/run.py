@@ -40,6 +40,7 @@ BENCHMARKS: dict[str, tuple[str, dict[str, float]]] = {
     "auto": ("auto", {}),
     "other_cpus": ("other_cpus", {}),
     "openvino": ("openvino", {}),
+    "transformers": ("transformers", {}),
     "litert": ("litert", {}),
     "other_runtimes": ("other_runtimes", {}),
     "tensorrt": ("tensorrt_lint", {}),
@@ -47,6 +48,8 @@ BENCHMARKS: dict[str, tuple[str, dict[str, float]]] = {
     "methods": ("methods", {}),
     "w4a8": ("w4a8", {}),
     "sweep": ("sweep", {}),
+    "cnn_methods": ("cnn_methods", {}),
+    "few_samples": ("few_samples", {}),
 }
 """Name to the module in ``cases`` and, where it makes several benchmarks, what this one aims at."""
 

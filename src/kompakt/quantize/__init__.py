@@ -7,7 +7,6 @@ the same function; those that work on the placed network edit it in place.
 from __future__ import annotations
 
 from kompakt.quantize.activation_aware_scaling import scale_by_activations
-from kompakt.quantize.adaround import SAMPLES as ROUNDING_SAMPLES
 from kompakt.quantize.adaround import adaround_
 from kompakt.quantize.analytic_bias_correction import correct_biases_analytically_
 from kompakt.quantize.bias_correction import correct_biases_
@@ -16,13 +15,12 @@ from kompakt.quantize.gptq import compensate_
 from kompakt.quantize.method import Batches, Method
 from kompakt.quantize.outlier_splitting import split_outliers
 from kompakt.quantize.range_refinement import refine_ranges_
-from kompakt.quantize.reconstruction import SAMPLES as RECONSTRUCTION_SAMPLES
 from kompakt.quantize.reconstruction import reconstruct_
 from kompakt.quantize.smoothing import smooth
 from kompakt.quantize.weight_ranges import search_weight_ranges_
 
 METHODS: dict[str, Method] = {
-    "equalize": Method(run=equalize, works_on="float", samples=32),
+    "equalize": Method(run=equalize, works_on="float", samples=128),
     "split_outliers": Method(run=split_outliers, works_on="float", samples=64),
     "smooth": Method(run=smooth, works_on="float", samples=64),
     "awq": Method(run=scale_by_activations, works_on="float", samples=64),
@@ -32,8 +30,8 @@ METHODS: dict[str, Method] = {
     ),
     "weight_ranges": Method(run=search_weight_ranges_, works_on="placed", samples=0),
     "gptq": Method(run=compensate_, works_on="placed", samples=128),
-    "adaround": Method(run=adaround_, works_on="placed", samples=ROUNDING_SAMPLES),
-    "reconstruction": Method(run=reconstruct_, works_on="placed", samples=RECONSTRUCTION_SAMPLES),
+    "adaround": Method(run=adaround_, works_on="placed", samples=512),
+    "reconstruction": Method(run=reconstruct_, works_on="placed", samples=512),
     "bias_correction": Method(run=correct_biases_, works_on="placed", samples=32),
 }
 

@@ -19,9 +19,10 @@ Formula
     With one scale for a whole weight and no activations this is cross-layer equalization, s = √(r₁ r₂) / r₂.
 Limits
     A channel that is clipped (ReLU6) is scaled only if calibration never saw it reach the clip, and only so far that it
-    still does not: exact for what calibration saw, clipped beyond, as every calibrated range does. Layers called more
-    than once or with tied weights, normalisations and other activations keep their channels as they are. Where the
-    network has parts without derivatives, S and G are those of the reading layer's own output.
+    still does not, by a margin of 1 / √samples: exact for what calibration saw, clipped beyond, as every calibrated
+    range does. Layers called more than once or with tied weights, normalisations and other activations keep their
+    channels as they are. Where the network has parts without derivatives, S and G are those of the reading layer's own
+    output.
 Reference
     Nagel et al., Data-Free Quantization Through Weight Equalization and Bias Correction, arXiv:1906.04721, section 4.1
     (there pairs of layers, by the ranges of their weights).
@@ -78,7 +79,8 @@ def equalize(
     if not batches or not groups.count or not any(t.mode != "float" for t in treatments.values()):
         return equalized, 0
     noise = observe_channels(equalized, groups, batches)
-    problem = _Problem(groups, noise, treatments, rules)
+    samples = sum(max((len(t) for t in batch if t.dim()), default=1) for batch in batches)
+    problem = _Problem(groups, noise, treatments, rules, samples)
     factors = problem.solve()
     if factors is None:
         return equalized, 0
@@ -203,6 +205,7 @@ class _Problem:
         noise: dict[Node, EdgeNoise],
         treatments: dict[str, Treatment],
         rules: Rules,
+        samples: int,
     ) -> None:
         self.count = groups.count
         self.terms: list[_Weight | _Activation] = []
@@ -220,7 +223,7 @@ class _Problem:
                 self.terms.append(
                     _activation(noise[source], groups.edges[source][1], treatment, rules)
                 )
-        self.most = _limits(groups, noise)
+        self.most = _limits(groups, noise, 1 + samples**-0.5)
 
     def error(self, factors: Tensor) -> Tensor:
         """The predicted squared error."""
@@ -253,10 +256,15 @@ class _Problem:
         return torch.where(fixed, torch.zeros_like(logs), torch.minimum(logs, self.most))
 
 
-def _limits(groups: ChannelGroups, noise: dict[Node, EdgeNoise]) -> Tensor:
+def _limits(groups: ChannelGroups, noise: dict[Node, EdgeNoise], margin: float) -> Tensor:
     """For each group the logarithm of the largest factor with which nothing that was seen is clipped.
 
     0 stands for a factor that must be 1: the clip was reached.
+
+    Args:
+        groups: Of the network.
+        noise: With the extremes.
+        margin: How many times larger values are left room for: few samples do not show the largest.
     """
     most = torch.full((groups.count + 1,), float("inf"), dtype=torch.float64)
     for node, (_, numbers, low, high) in groups.clipped.items():
@@ -270,7 +278,8 @@ def _limits(groups: ChannelGroups, noise: dict[Node, EdgeNoise]) -> Tensor:
                 reached = extreme >= limit if limit > 0 else extreme <= limit
                 if limit == 0.0:
                     continue  # a clip at 0 lets every factor pass
-                ratio = limit / torch.where(extreme == 0, limit * LEAST_SIZE, extreme)
+                largest = torch.where(extreme == 0, limit * LEAST_SIZE, extreme * margin)
+                ratio = limit / largest
                 room = torch.minimum(room, torch.where(reached, torch.ones_like(ratio), ratio))
         at_most = room.clamp(min=1.0, max=1 / LEAST_SIZE).log()
         most.scatter_reduce_(0, numbers, at_most, "amin")
