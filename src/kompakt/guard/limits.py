@@ -23,7 +23,7 @@ class Limits:
         depth: Subgraphs inside each other.
         call_depth: Functions that call each other.
         rank: Dimensions of one tensor.
-        input_bytes: One input, with 2 for each size that may change.
+        input_bytes: One input, with 2 for each size that may change; a 4K picture in float32 has 99.5 MB.
         constant_bytes: All values together that follow from constants alone.
         invented_bytes: One value of an operator that makes much of little, such as Expand.
         value_bytes: Any one value of known size.
@@ -45,7 +45,7 @@ class Limits:
     depth: int = 16
     call_depth: int = 32
     rank: int = 32
-    input_bytes: int = 128 * MB
+    input_bytes: int = 100 * MB
     constant_bytes: int = 128 * MB
     invented_bytes: int = 256 * MB
     value_bytes: int = GB
