@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import sys
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -22,6 +23,7 @@ from kompakt.sweeping.worker import sendable, started
 LOCAL = "local"
 """Instead of an address: begin a cluster of this machine alone, for the length of the sweep."""
 _STORE_BYTES = 200_000_000
+_KNOCK_S = 5.0
 
 
 class RayCrew:
@@ -46,8 +48,12 @@ class RayCrew:
 
     @property
     def pids(self) -> list[int]:
-        """The processes of the actors, wherever they are."""
-        return list(self._ray.get([actor.pid.remote() for actor in self._actors]))
+        """The processes of the actors that live, wherever they are."""
+        found = []
+        for actor in self._actors:
+            with suppress(self._ray.exceptions.RayError):
+                found.append(int(self._ray.get(actor.pid.remote())))
+        return found
 
     def run(self, tasks: Sequence[Task]) -> Iterator[tuple[int, dict[str, Any]]]:
         """Make trials, as many at once as there are actors.
@@ -142,14 +148,22 @@ def _connected(address: str, jobs: int) -> Any:
     else:
         settings["address"] = address
     try:
+        _knock(address)
         ray.init(**settings)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         with suppress(Exception):
             ray.shutdown()
         raise UsageError(
             "K634", f"a sweep on Ray at {address}", why=str(error).strip().split("\n")[0]
         ) from error
     return ray
+
+
+def _knock(address: str) -> None:
+    """Ask whether anybody listens there: Ray itself would wait for minutes."""
+    host, colon, port = address.rpartition("://")[2].rpartition(":")
+    if colon and port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_KNOCK_S).close()
 
 
 def _told(error: Exception) -> str:
