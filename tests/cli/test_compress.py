@@ -23,7 +23,7 @@ def test_every_option_reaches_compress(invoke: Invoke, compressor: Compressor) -
         "--isa", "x86", "--level", "2", "--scheme", "w8a8", "--calibrator", "mse",
         "--method", "bias_correction",
         "--keep-float", "layer", "--keep-float", "kind:conv", "--dynamic", "image:2=height",
-        "--threads", "2", "--batch", "8", "--seed", "7",
+        "--threads", "2", "--batch", "8", "--seed", "7", "--journal", "j",
     )  # fmt: skip
     result = invoke(*arguments)
     assert result.exit_code == 0, result.output
@@ -50,6 +50,7 @@ def test_every_option_reaches_compress(invoke: Invoke, compressor: Compressor) -
         "threads": 2,
         "batch": 8,
         "seed": 7,
+        "journal": Path("j"),
         "out": Path("out"),
         "commands": [f"kompakt {' '.join(arguments)}"],
     }
