@@ -47,9 +47,12 @@ BENCHMARKS: dict[str, tuple[str, dict[str, float]]] = {
     "diagnosis": ("diagnosis", {}),
     "methods": ("methods", {}),
     "w4a8": ("w4a8", {}),
+    "weights4": ("weights4", {}),
     "sweep": ("sweep", {}),
     "cnn_methods": ("cnn_methods", {}),
     "few_samples": ("few_samples", {}),
+    "sensitivity": ("sensitivity", {}),
+    "mixed": ("mixed", {}),
 }
 """Name to the module in ``cases`` and, where it makes several benchmarks, what this one aims at."""
 
