@@ -602,6 +602,12 @@ CATALOGUE: dict[str, Entry] = {
         explanation="The calibration did not observe a site that needs a range.",
         remedy="calibrate again with the taps of this network's plan",
     ),
+    "K350": Entry(
+        title="a layer's input that is not finite",
+        explanation="A method that rounds weights by what they multiply met NaN or infinity in calibration samples.",
+        remedy="check the calibration data, and the layers before the named one in the float model; a mask should use "
+        "a large negative number instead of -inf",
+    ),
     "K330": Entry(
         title="no calibration data",
         explanation="The calibration data holds no batch, or a batch holds no sample.",

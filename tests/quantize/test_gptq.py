@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from kompakt.errors import DataError
 from kompakt.network.capture import capture
+from kompakt.network.onnx import import_onnx
 from kompakt.network.rewrites import inference_form
 from kompakt.numerics.formats import Format, get_format
 from kompakt.quantize.freeze import freeze_
@@ -20,6 +23,7 @@ from kompakt.quantize.gptq import compensate_, round_with_feedback
 from kompakt.quantize.layers import Treated
 from kompakt.quantize.weight_ranges import best_grid
 from kompakt.schemes import FLOAT, w4, w8a8
+from kompakt.steps import write
 
 from ..nets import Net, batches_for, grid, network, ranged
 
@@ -215,6 +219,30 @@ def test_tied_weights_of_an_embedding_stay_as_they_are() -> None:
     table = placed.get_submodule("table").weight.clone()  # type: ignore[operator]
     assert compensate_(placed, captured, [[ids]]) == 2
     assert torch.equal(placed.get_submodule("table").weight, table)
+
+
+def test_networks_from_onnx_files(tmp_path: Path) -> None:
+    path = tmp_path / "net.onnx"
+    write(inference_form(capture(net(), samples(4, 1))), path)
+    imported = inference_form(import_onnx(path))
+    placed, _ = ranged(imported, w4(group=16), [])
+    x = samples(4, 9)
+    with torch.no_grad():
+        exact, before = imported(x), placed(x)
+        assert compensate_(placed, imported, [[samples(4, seed)] for seed in range(2, 8)]) == 3
+        after = placed(x)
+    assert float((after - exact).norm()) < 0.7 * float((before - exact).norm())
+
+
+def test_numbers_that_are_not_finite_are_refused() -> None:
+    captured = inference_form(capture(net(), samples(4, 1)))
+    placed, _ = ranged(captured, w4(group=16), [])
+    broken = samples(16, 2)
+    broken[3, 0, 0] = float("nan")
+    with pytest.raises(DataError) as caught:
+        compensate_(placed, captured, [[broken]])
+    assert caught.value.code == "K350"
+    assert caught.value.where == "a"
 
 
 def test_layers_called_twice_are_left_alone() -> None:

@@ -16,6 +16,7 @@ from torch import Tensor, fx, nn
 from torch.fx import Node
 from torch.nn import functional as F
 
+from kompakt.errors import DataError
 from kompakt.network.network import Network
 
 CHUNK = 4_000_000
@@ -158,6 +159,9 @@ def moments_of(layer: nn.Module, node: Node, pairs: Sequence[Pair]) -> tuple[Mom
         layer: A linear layer or a convolution.
         node: Its call in the placed network, not yet run.
         pairs: One for each batch, run up to it.
+
+    Raises:
+        DataError: K350 when a number that the layer reads is not finite.
     """
     samples, seen = sum(pair.size for pair in pairs), 0
     fit, check = _Sums(), _Sums()
@@ -177,7 +181,15 @@ def moments_of(layer: nn.Module, node: Node, pairs: Sequence[Pair]) -> tuple[Mom
                     picked = picked[order[: -(-most * len(picked) // rows)]]
                 sums.add(x[:, picked], z[:, picked])
             seen += count
-    return fit.average(), (check if check.rows else fit).average()
+    found = fit.average(), (check if check.rows else fit).average()
+    if not all(bool(m.gram.isfinite().all() and m.cross.isfinite().all()) for m in found):
+        raise DataError(
+            "K350",
+            "second moments of a layer's input",
+            where=str(node.target),
+            why="a number it reads on the calibration samples is NaN or infinite",
+        )
+    return found
 
 
 def _chunks(
