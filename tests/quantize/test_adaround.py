@@ -84,7 +84,7 @@ def test_large_activations_mean_fewer_samples(monkeypatch: pytest.MonkeyPatch) -
     captured = network("plain")
     batches = [[grid(8, 3, 10, 10)], [grid(4, 3, 10, 10)]]
     assert [len(b[0]) for b in adaround._that_fit(batches, captured)] == [8, 4]
-    monkeypatch.setattr(adaround, "MEMORY", 6 * 4 * 800 * 3)  # three samples of 8 · 10 · 10 numbers
+    monkeypatch.setattr(adaround, "MEMORY", 4 * 4 * 800 * 3)  # three samples of 8 · 10 · 10 numbers
     assert [len(b[0]) for b in adaround._that_fit(batches, captured)] == [2, 1]
 
 

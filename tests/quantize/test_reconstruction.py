@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 
 import pytest
 import torch
+from onnx import helper
 from torch import Tensor, nn
 
+from kompakt.measuring.data import Batch
 from kompakt.network.network import Network
+from kompakt.network.onnx import import_onnx
+from kompakt.network.rewrites import inference_form
 from kompakt.progress import Event, listening
 from kompakt.quantize import reconstruction
 from kompakt.quantize.layers import Treated, grid_of
@@ -17,6 +22,7 @@ from kompakt.quantize.reconstruction import reconstruct_
 from kompakt.schemes import fp16, w4, w4a8
 
 from ..nets import batches_for, grid, network, ranged
+from ..network.onnx.files import model, saved, weights
 
 
 def error(net: nn.Module, exact: nn.Module, x: Tensor) -> float:
@@ -86,3 +92,21 @@ def test_gradients_are_left_as_they_were() -> None:
     reconstruct_(placed, captured, [[grid(8, 3, 10, 10)]])
     assert all(parameter.grad is None for parameter in placed.parameters())
     assert all(parameter.grad is None for parameter in captured.parameters())
+
+
+def test_layers_around_an_operator_without_a_gradient_learn_from_their_own_blocks(
+    tmp_path: Path,
+) -> None:
+    made = model(
+        [
+            helper.make_node("Conv", ["x", "w"], ["c"], "first"),
+            helper.make_node("LpNormalization", ["c"], ["n"], "exotic", axis=1, p=1),
+            helper.make_node("Conv", ["n", "w2"], ["y"], "second"),
+        ],
+        {"w": weights(4, 3, 3, 3), "w2": weights(2, 4, 1, 1)},
+    )
+    captured = inference_form(import_onnx(saved(made, tmp_path)))
+    placed, _ = ranged(captured, w4a8(), [Batch({"x": grid(8, 3, 8, 8)}, None, 8)])
+    before = {name: value.clone() for name, value in placed.named_parameters()}
+    assert reconstruct_(placed, captured, [[grid(16, 3, 8, 8, seed=1)]]) == 2
+    assert not torch.equal(placed.get_parameter("first.weight"), before["first.weight"])

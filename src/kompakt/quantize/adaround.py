@@ -11,7 +11,7 @@ When to use
     Weights in 4 bits or fewer, static or not; alone where minutes count, or as a start for ``reconstruction``.
 Cost
     One float and one simulated forward pass over a few hundred samples, fewer where their activations would need more
-    than a gigabyte, and matrix products of the size of the weights. Costs no speed: only numbers change.
+    than 1.5 gigabytes, and matrix products of the size of the weights. Costs no speed: only numbers change.
 Formula
     With H = E[x̂ x̂ᵀ] + λI and W* = W (E[x x̂ᵀ] + λI) H⁻¹: minimise tr((Ŵ − W*) H (Ŵ − W*)ᵀ) over
     Ŵ = s · clip(⌊W*/s⌋ + h(V)), h a rectified sigmoid that a growing penalty 1 − |2h − 1|^β drives to 0 or 1; then
@@ -42,7 +42,7 @@ from kompakt.quantize.method import Batches
 from kompakt.quantize.quantizer import stage
 from kompakt.quantize.second_moments import Moments, Pair, as_matrices, moments_of
 
-MEMORY = 2**30
+MEMORY = 3 * 2**29
 """Bytes that activations of all samples may take, about."""
 DAMPING = 0.01
 """λ as a share of the mean of H's diagonal."""
@@ -95,8 +95,8 @@ def _that_fit(batches: Batches, reference: Network) -> Batches:
     """Evenly fewer samples of every batch, where all would take too much memory."""
     sizes = (n.meta.get("val") for n in reference.graph.nodes)
     largest = max((t[0].numel() for t in sizes if isinstance(t, Tensor) and t.dim()), default=1)
-    # Two networks, and about three values alive in each.
-    room = MEMORY // (6 * 4 * int(largest))
+    # Two networks, and about two values alive in each.
+    room = MEMORY // (4 * 4 * int(largest))
     total = sum(len(batch[0]) for batch in batches if batch)
     share = min(1.0, max(1, room) / max(1, total))
     kept = [[t[: math.ceil(len(t) * share)] for t in batch] for batch in batches]
