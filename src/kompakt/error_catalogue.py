@@ -902,8 +902,10 @@ CATALOGUE: dict[str, Entry] = {
     ),
     "K634": Entry(
         title="no Ray",
-        explanation="The sweep was to run on Ray, which is not installed, or there is no cluster at this address.",
-        remedy="start a cluster with `ray start --head`, give its address, or use --jobs instead of --ray",
+        explanation="The sweep was to run on Ray, which is not installed, or there is no cluster at this address that "
+        "lets it in.",
+        remedy="start a cluster with `ray start --head`, give its address (and set RAY_AUTH_MODE=token where it asks "
+        "for a token), or use --jobs instead of --ray",
     ),
     "K635": Entry(
         title="no optuna",
