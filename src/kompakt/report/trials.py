@@ -51,16 +51,20 @@ def _runtimes(draft: Draft) -> Table | None:
         return None
     chosen = [index for index, row in enumerate(rows) if row.get("outcome") == "chosen"]
     keys = ("runtime", "trial", "outcome", "float_ms", "compressed_ms", "drop", "size", "parity")
-    kinds: dict[str, Kind] = {
-        "runtime": "name", "trial": "name", "outcome": "long", "parity": "name"
-    }  # fmt: skip
+    words: dict[str, Kind] = {
+        "runtime": "name",
+        "trial": "text",
+        "outcome": "long",
+        "parity": "text",
+    }
     return Table(
         ident="runtimes-table",
         label=say("table", number=draft.numbering.table()),
         caption=say("runtimes.table"),
-        columns=[Column(label=say(f"column.{key}"), kind=kinds.get(key, "number")) for key in keys],
+        columns=[Column(label=say(f"column.{key}"), kind=words.get(key, "number")) for key in keys],
         rows=[_runtime(draft, row) for row in rows],
         highlight=chosen[0] if chosen else None,
+        stacked=True,
     )
 
 
