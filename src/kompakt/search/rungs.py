@@ -10,11 +10,19 @@ from kompakt.errors import SchemeError
 from kompakt.network.layers import layers
 from kompakt.quantize.layers import Treated
 from kompakt.schemes import float32
-from kompakt.search.candidates import Candidate, static, with_bias_correction, without_data
+from kompakt.search.allocate import Allocator, Objective, accurate
+from kompakt.search.candidates import (
+    Candidate,
+    improved,
+    static,
+    with_bias_correction,
+    without_data,
+)
+from kompakt.search.distance import distance
 from kompakt.search.hybrids import hybrids
 from kompakt.search.ranking import RANKING_SAMPLES, rank_calibrators
 from kompakt.search.slowdown import sentence, slower_layers
-from kompakt.search.trial import Trial
+from kompakt.search.trial import ALIKE, Trial
 
 if TYPE_CHECKING:
     from kompakt.search.ladder import Ladder
@@ -23,6 +31,56 @@ LEAST_COVERED = 0.05
 """Share of the multiply-adds a dynamic scheme must treat to be worth trying."""
 UNJUDGED_BITS = 8
 """Fewest bits of weights a scheme may have to be chosen where no validation data can judge it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Methods that belong together.
+
+    Attributes:
+        methods: Their names, in order.
+        kinds: Layers of which at least one kind must be there.
+        why: Why they may help.
+    """
+
+    methods: tuple[str, ...]
+    kinds: frozenset[str]
+    why: str
+
+
+RECIPES = (
+    Recipe(
+        methods=("refine_ranges", "bias_correction"),
+        kinds=frozenset(("conv", "linear")),
+        why="each range by what the layers that read it make of it",
+    ),
+    Recipe(
+        methods=("equalize", "refine_ranges", "bias_correction"),
+        kinds=frozenset(("conv",)),
+        why="channels of very different size share no scale any more",
+    ),
+    Recipe(
+        methods=("smooth", "bias_correction"),
+        kinds=frozenset(("linear",)),
+        why="outliers move from the activations into the weights",
+    ),
+    Recipe(
+        methods=("split_outliers", "smooth", "bias_correction"),
+        kinds=frozenset(("linear",)),
+        why="the few channels that no range serves are split",
+    ),
+    Recipe(
+        methods=("refine_ranges", "adaround", "bias_correction"),
+        kinds=frozenset(("conv", "linear")),
+        why="each weight is rounded the way that costs its layer least",
+    ),
+    Recipe(
+        methods=("refine_ranges", "reconstruction", "bias_correction"),
+        kinds=frozenset(("conv", "linear")),
+        why="roundings are learned block by block",
+    ),
+)
+"""What is tried where the drop does not hold, cheapest first; none of it costs speed."""
 
 
 @dataclass(frozen=True)
@@ -77,16 +135,74 @@ class Rungs:
         )
         plain, error = ranked[0]
         yield plain
-        yield with_bias_correction(plain)
+        corrected = with_bias_correction(plain)
+        yield corrected
         yield from self._without_slow_layers(plain)
-        if self._dynamic_share() < LEAST_COVERED:
-            return
-        for candidate, improved in hybrids(self.ladder.bench, plain, error):
+        if self._dynamic_share() >= LEAST_COVERED:
+            yield from self._hybrids(plain, error)
+        yield from self._recovered(plain)
+        yield from self._mixed()
+
+    def _hybrids(self, plain: Candidate, error: float) -> Iterator[Candidate]:
+        """Where fixed ranges serve some linear layers badly: dynamic ranges for those."""
+        for candidate, now in hybrids(self.ladder.bench, plain, error):
             self.ladder.findings.append(
-                f"{candidate.name}: the simulated output error falls from {error:.3g} to {improved:.3g}"
+                f"{candidate.name}: the simulated output error falls from {error:.3g} to {now:.3g}"
             )
             yield candidate
             yield with_bias_correction(candidate)
+
+    def _recovered(self, plain: Candidate) -> Iterator[Candidate]:
+        """Methods that cost no speed, cheapest first, until the drop holds."""
+        kinds = {row.kind for row in layers(self.ladder.bench.prepared)}
+        for recipe in RECIPES:
+            if not self._lacks_accuracy():
+                return
+            if recipe.kinds & kinds:
+                yield improved(plain, *recipe.methods, why=recipe.why)
+
+    def _mixed(self) -> Iterator[Candidate]:
+        """Other formats for some layers: for accuracy, or for size where everything else is too large."""
+        ladder = self.ladder
+        objective = self._wanted()
+        built = [t for t in ladder.trials if t.candidate.level == 2 and t.build is not None]
+        if objective is None or not built:
+            return
+        base = min(built, key=lambda t: distance(t, ladder.budget))
+        allocator = Allocator(
+            bench=ladder.bench,
+            base=base,
+            budget=ladder.budget,
+            example=ladder.example,
+            metric=None if ladder.judge is None else ladder.judge.metric.name,
+            objective=objective,
+            known=tuple(t for t in built if t is not base),
+        )
+        while (candidate := allocator.propose()) is not None:
+            yield candidate
+            allocator.observe(next(t for t in ladder.trials if t.candidate is candidate))
+        ladder.findings.extend(allocator.findings)
+
+    def _wanted(self) -> Objective | None:
+        """What mixed precision would be for; None where nothing is missing."""
+        if self._lacks_accuracy():
+            return "latency" if self.ladder.time_it else "size"
+        limit = self.ladder.budget.max_size
+        sizes = [t.build.written.size_bytes for t in self._accurate() if t.build is not None]
+        return "size" if limit is not None and sizes and min(sizes) > limit else None
+
+    def _accurate(self) -> list[Trial]:
+        return [t for t in self.ladder.trials if accurate(t, self.ladder.budget)]
+
+    def _lacks_accuracy(self) -> bool:
+        """Whether some static file is faster (or, untimed, smaller) than all those whose drop holds."""
+        held = [t for t in self._accurate() if t.candidate.level]
+        static_ones = [t for t in self.ladder.trials if t.candidate.level == 2 and t.build]
+        if not self.ladder.time_it:
+            return not any(t.candidate.level == 2 for t in held)
+        fastest = max((t.latency.ratio for t in static_ones if t.latency), default=0.0)
+        best = max((t.latency.ratio for t in held if t.latency), default=1.0)
+        return fastest > best * (1 + ALIKE)
 
     def _without_slow_layers(self, plain: Candidate) -> Iterator[Candidate]:
         """Where static INT8 buys no speed: the same, with the layers that lost it left in float."""
