@@ -76,6 +76,6 @@ def for_network(data: Iterable[Any] | str | None, network: Network) -> Iterable[
         data: Any data, ``"generated"`` or a :class:`Generated`.
         network: A captured network.
     """
-    if data == GENERATED:
+    if isinstance(data, str) and data == GENERATED:
         data = Generated()
     return data.made_for(network) if isinstance(data, Generated) else data
