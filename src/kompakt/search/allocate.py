@@ -45,15 +45,18 @@ from kompakt.search.workbench import Build, Workbench
 Objective = Literal["latency", "size"]
 FOR: dict[Objective, tuple[str, ...]] = {
     "latency": ("int8", "dynamic", "int16"),
-    "size": ("int4", "int8", "weights int4", "weights int8"),
+    "size": ("int4", "int8"),
 }
-"""The choices that can serve each end."""
+"""The choices that can serve each end. Weights stored in few bits that compute in float are as small as integer
+kernels and slower, so they are no choice unless asked for."""
 PROPOSALS = 6
 CLOSE = 1.1
 """A limit that holds and one that fails need not be brought closer together than this ratio."""
 DOWN, UP = 0.4, 2.5
 """How far the limit moves while only one side is known."""
 MOST_REPEATS = 12
+SATURATED = 0.5
+"""A loss from which on it no longer grows as predicted: such a file corrects nothing."""
 
 
 @dataclass
@@ -104,6 +107,7 @@ class Allocator:
         objective: What is minimised: ``latency``, or ``size`` where nothing is timed.
         choices: Names of :data:`kompakt.search.sensitivity.CHOICES`; by default those that serve the objective.
         proposals: At most so many.
+        known: Other trials, such as that of plain 8-bit weights: what they lost, and whether they held, is known.
         findings: What was found out, in sentences.
     """
 
@@ -115,6 +119,7 @@ class Allocator:
     objective: Objective = "latency"
     choices: tuple[str, ...] = ()
     proposals: int = PROPOSALS
+    known: tuple[Trial, ...] = ()
     findings: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -161,7 +166,7 @@ class Allocator:
             return
         found = self._measured(trial.build)
         self._refit(plan, found)
-        (self._bracket.holds if held else self._bracket.fails)(found)
+        self._judged(found, held=held)
         cost = self._cost(trial)
         if cost is not None:
             if self.objective == "latency":
@@ -190,6 +195,27 @@ class Allocator:
         self._scale = dict.fromkeys(found.choices, 1.0)
         self._plan = plan
         self._first(base, plan)
+        for trial in self.known:
+            if trial.build is not None and trial is not base:
+                self._remember(trial)
+
+    def _remember(self, trial: Trial) -> None:
+        """What another trial tells."""
+        assert trial.build is not None
+        held, plan = accurate(trial, self.budget), self._plan_of(trial.candidate.scheme)
+        if trial.candidate.scheme.default.mode == "static":
+            self._tried[tuple(plan.values())] = held
+            self._judged(self._measured(trial.build), held=held)
+        cost = self._cost(trial)
+        if held and cost is not None:
+            self._best = min(self._best, cost)
+
+    def _judged(self, loss: float, *, held: bool) -> None:
+        """A file of this loss holds the budget, or does not."""
+        if held:
+            self._bracket.holds(loss)
+        else:
+            self._bracket.fails(min(loss, SATURATED))
 
     def _first(self, base: Trial, plan: Plan) -> None:
         """What the base tells."""
@@ -197,14 +223,14 @@ class Allocator:
         held, found = accurate(base, self.budget), self._measured(base.build)
         self._tried[tuple(plan.values())] = held
         expected = self._predicted(plan)
-        if expected > 0 and found > 0:
+        if expected > 0 and 0 < found < SATURATED:
             # What the base's methods win back, they are likely to win back everywhere.
             self._scale = dict.fromkeys(self._scale, found / expected)
         if held:
             # At the same loss something cheaper is looked for first.
             self._bracket.holds(found / UP)
         else:
-            self._bracket.fails(found)
+            self._judged(found, held=False)
         cost = self._cost(base)
         if cost is not None and held:
             self._best = cost
@@ -276,7 +302,7 @@ class Allocator:
         """Correct each choice by its share in a prediction that missed."""
         shares = self._shares(plan)
         total = sum(shares.values())
-        if total > 0 and found > 0:
+        if total > 0 and 0 < found < SATURATED:
             for name, share in shares.items():
                 self._scale[name] *= (found / total) ** (share / total)
 
@@ -295,19 +321,16 @@ class Allocator:
     # --- plans and schemes ----------------------------------------------------------------------
 
     def _plan_of(self, scheme: Scheme) -> Plan:
-        treatments = _treatments(self.bench, scheme)
-        by_treatment = {t: name for name, t in self._sensitivity.choices.items()}
-        return {
-            layer: by_treatment.get(treatments.get(layer, FLOAT), "float")
-            for layer in self._sensitivity.layers
-        }
+        decision = decide(self.bench.prepared, scheme, self.bench.rules)
+        return self._sensitivity.plan_of(decision)
 
     def _candidate(self, plan: Plan) -> Candidate:
         base, scheme = self.base.candidate, self.base.candidate.scheme
         treated = _treatments(self.bench, scheme)
         for layer, name in plan.items():
-            wanted = FLOAT if name == "float" else self._sensitivity.choices[name]
-            if treated.get(layer, FLOAT) != wanted:
+            given = self._sensitivity.layers[layer]
+            if treated.get(layer, FLOAT) != given.get(name, FLOAT):
+                wanted = self._sensitivity.choices.get(name, FLOAT)
                 scheme = scheme.with_override(escape(layer), wanted)
         number = sum(1 for _ in self._tried)
         counts = ", ".join(f"{n} {name}" for name, n in Counter(plan.values()).most_common())

@@ -10,7 +10,7 @@ the conversions at hand, later by what mixed files turned out to take.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from torch import Tensor, fx, nn
@@ -95,7 +95,7 @@ class Costs:
 def latency_costs(
     bench: Workbench,
     example: Batch,
-    names: Mapping[str, Sequence[str]],
+    names: Mapping[str, Collection[str]],
     choices: Mapping[str, Treatment],
     base: Build,
     base_choice: str,
@@ -144,7 +144,7 @@ def latency_costs(
 
 
 def size_costs(
-    network: Network, names: Mapping[str, Sequence[str]], choices: Mapping[str, Treatment]
+    network: Network, names: Mapping[str, Collection[str]], choices: Mapping[str, Treatment]
 ) -> Costs:
     """Bytes of every layer's weights in every choice."""
     table: dict[Pair, float] = {}
@@ -205,7 +205,7 @@ def _by_macs(network: Network, total: float) -> dict[str, float]:
     return {row.name: total * (row.macs or 0) / max(macs, 1) for row in rows}
 
 
-def _rest(found: Mapping[str, float], names: Mapping[str, Sequence[str]]) -> float:
+def _rest(found: Mapping[str, float], names: Mapping[str, Collection[str]]) -> float:
     return sum(spent for layer, spent in found.items() if layer not in names)
 
 

@@ -11,7 +11,7 @@ x is binary; q and y are then 0 or 1 by themselves.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 
 import numpy as np
 from scipy.optimize import Bounds, LinearConstraint, milp
@@ -47,7 +47,7 @@ class _Rows:
 
 
 def cheapest(
-    layers: Mapping[str, Sequence[str]],
+    layers: Mapping[str, Collection[str]],
     costs: Costs,
     terms: Terms,
     limit: float,

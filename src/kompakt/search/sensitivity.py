@@ -57,7 +57,7 @@ class Sensitivity:
         network: The float network.
         rules: What the runtime can execute.
         choices: Treatments by name, without ``float``.
-        layers: For each layer that can be treated, the choices it has.
+        layers: For each layer that can be treated, its choices, with what they come to there.
         loss: The loss that is foretold, see :mod:`kompakt.search.divergence`.
         samples: How many samples were used.
         passes: What it cost, in forward passes over these; a backward pass counts as two.
@@ -68,7 +68,7 @@ class Sensitivity:
     network: Network
     rules: Rules
     choices: Mapping[str, Treatment]
-    layers: Mapping[str, tuple[str, ...]]
+    layers: Mapping[str, Mapping[str, Treatment]]
     loss: Loss
     samples: int
     passes: int
@@ -87,12 +87,18 @@ class Sensitivity:
         """The loss to expect of a whole scheme, with errors that cancel seen to cancel."""
         decision = decide(self.network, scheme, self.rules)
         if self.signals is None:
-            by_treatment = {t: name for name, t in self.choices.items()}
-            found = {
-                (str(n.target), by_treatment.get(t, "")) for n, t in decision.treatments.items()
-            }
-            return sum(self.shares.get(pair, 0.0) for pair in found)
+            plan = self.plan_of(decision)
+            return sum(self.shares.get(pair, 0.0) for pair in plan.items())
         return self.signals.predicted(sum(self._parts(decision).values(), start=0.0))
+
+    def plan_of(self, decision: Decision) -> dict[str, str]:
+        """The choice that a decision has made for each layer; ``float`` where it is none of them."""
+        treated = {str(node.target): treatment for node, treatment in decision.treatments.items()}
+        plan = {}
+        for layer, given in self.layers.items():
+            names = [name for name, treatment in given.items() if treatment == treated.get(layer)]
+            plan[layer] = names[0] if names else "float"
+        return plan
 
     def terms(self) -> Terms:
         """The losses as sums of independent terms, as an integer program wants them."""
@@ -292,11 +298,13 @@ def _forms(
     return forms
 
 
-def _layers(forms: Mapping[str, Network]) -> dict[str, tuple[str, ...]]:
-    """The choices of each layer, in graph order."""
-    found: dict[str, list[str]] = {}
+def _layers(forms: Mapping[str, Network]) -> dict[str, dict[str, Treatment]]:
+    """The choices of each layer and what they come to there, each once, in graph order."""
+    found: dict[str, dict[str, Treatment]] = {}
     for name, form in forms.items():
         for site in plan_of(form).sites:
-            if site.role == "weight" and site.format and site.kind != "embedding":
-                found.setdefault(site.name, []).append(name)
-    return {layer: tuple(names) for layer, names in found.items()}
+            if site.role == "weight" and site.treatment and site.kind != "embedding":
+                given = found.setdefault(site.name, {})
+                if site.treatment not in given.values():
+                    given[name] = site.treatment
+    return found
