@@ -8,14 +8,16 @@ What it does
 When to use
     Static schemes on transformers, together with smoothing, which cannot be folded through a GELU.
 Cost
-    One float pass over the samples. As many more output rows and input columns as there are copies, usually under
-    one percent; no operator is added: the quantizer behind the activation clamps by itself.
+    One float pass over the samples. No operator is added: the quantizer behind the activation clamps by itself. The
+    copies take the places of channels that hardly vary, whose mean goes into the bias of the layer behind, so that no
+    shape changes; where every channel matters, as many rows and columns are added, usually under one percent.
 Formula
     f(u) ≈ Σⱼ min(f(u − j·T), T), j = 0 … n, for functions that are 0 far below and u far above zero. T and the
     channels are those with the smallest ‖W·x − Ŵ·x̂‖ of the layers behind, on samples their ranges were not found on.
 Limits
     Only between two linear layers with nothing but functions of one number between them. Exact for ReLU; near a
-    multiple of T a GELU's copies are off by at most 0.17. Values above (n + 1)·T are clipped, as any range clips.
+    multiple of T a GELU's copies are off by at most 0.17, and of a replaced channel only the mean is kept. Values above
+    (n + 1)·T are clipped, as any range clips.
 Reference
     Zhao et al., Improving Neural Network Quantization without Retraining using Outlier Channel Splitting,
     arXiv:1901.09504 (there channels are halved, which needs a function that halves with its input).
@@ -26,7 +28,7 @@ from __future__ import annotations
 import copy
 import math
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -51,8 +53,10 @@ from kompakt.schemes import Scheme
 
 MOST_COPIES = 1 / 32
 """Copies at most, as a share of the channels."""
-MULTIPLE = 4
-"""Channels are added in such steps: kernels multiply four at a time."""
+MULTIPLE = 16
+"""Channels are added in such steps: kernels compute so many at a time."""
+REPLACED_WORTH = 1.3
+"""Copies that take the places of other channels may leave so many times the squared error that added ones leave."""
 HEADROOM = 1.1
 """The copies reach this many times as far as the largest value seen."""
 WORTH = 0.7
@@ -71,11 +75,44 @@ class Split:
         limit: T, the largest value left.
         channels: The channel of each copy.
         shifts: How much is taken off each copy's input, multiples of the limit.
+        places: The channels whose places the copies take; None where they are added behind the last.
+        means: What those channels are on average.
     """
 
     limit: float
     channels: Tensor
     shifts: Tensor
+    places: Tensor | None = None
+    means: Tensor | None = None
+
+    def rows(self, weight: Tensor) -> Tensor:
+        """A weight or bias (O, …) with the rows of the copies."""
+        return self._with(weight, weight[self.channels])
+
+    def columns(self, weight: Tensor) -> Tensor:
+        """A weight (…, I) with the columns of the copies."""
+        return self._with(weight.t(), weight.t()[self.channels]).t().contiguous()
+
+    def shifted(self, bias: Tensor) -> Tensor:
+        """A bias (O,) with those of the copies."""
+        return self._with(bias, bias[self.channels] - self.shifts)
+
+    def carried(self, x: Tensor, copies: Tensor) -> Tensor:
+        """Activations (N, I), with those of the copies, clamped."""
+        return self._with(x.t(), copies.t()).t().clamp(max=self.limit)
+
+    def moved(self, weight: Tensor) -> Tensor:
+        """What a layer with a weight (O, I) no longer gets on average from the channels replaced: (O,)."""
+        if self.places is None or self.means is None:
+            return torch.zeros(len(weight))
+        return weight[:, self.places] @ self.means
+
+    def _with(self, value: Tensor, more: Tensor) -> Tensor:
+        if self.places is None:
+            return torch.cat([value, more])
+        changed = value.clone()
+        changed[self.places] = more
+        return changed
 
 
 def split_outliers(
@@ -130,26 +167,45 @@ def _choose(
     rounded = [rounded_weight(weight, group.treatment) for weight in weights]
 
     def error(split: Split | None) -> float:
-        x, columns = judged, slice(None)
-        high = largest.amax()
-        if split is not None:
-            copies = apply_pointwise(network, function, judged[:, split.channels] - split.shifts)
-            x = torch.cat([judged, copies], 1).clamp(max=split.limit)
-            columns = torch.cat([torch.arange(judged.shape[1]), split.channels])  # type: ignore[assignment]
-            high = torch.tensor(split.limit)
+        if split is None:
+            x = rounded_input(judged, found.amin(), largest.amax(), group, rules)
+            return sum(
+                float((x @ w.t() - y).square().sum()) for w, y in zip(rounded, exact, strict=True)
+            )
+        copies = apply_pointwise(network, function, judged[:, split.channels] - split.shifts)
+        x, high = split.carried(judged, copies), torch.tensor(split.limit)
         x = rounded_input(x, found.amin(), high, group, rules)
-        pairs = zip(rounded, exact, strict=True)
-        return sum(float((x @ w[:, columns].t() - y).square().sum()) for w, y in pairs)
+        return sum(
+            float((x @ split.columns(r).t() + split.moved(w) - y).square().sum())
+            for r, w, y in zip(rounded, weights, exact, strict=True)
+        )
 
     ordered = largest.sort(descending=True).values
     most = torch.maximum(largest, judged.amax(0))
-    best, least = None, WORTH * error(None)
-    for count in (count for count in OUTLIERS if count < len(ordered)):
-        for stretch in STRETCHES:
-            split = _split_at(network, function, float(ordered[count]) * stretch, most)
-            if split is not None and (now := error(split)) < least:
-                best, least = split, now
-    return best
+    splits = [
+        split
+        for count in (count for count in OUTLIERS if count < len(ordered))
+        for stretch in STRETCHES
+        if (split := _split_at(network, function, float(ordered[count]) * stretch, most))
+    ]
+    if not splits:
+        return None
+    added = min((error(split), place) for place, split in enumerate(splits))
+    replacing = [_replacing(split, found, weights) for split in splits]
+    replaced = min((error(split), place) for place, split in enumerate(replacing))
+    enough = WORTH * error(None)
+    if replaced[0] <= min(REPLACED_WORTH * added[0], enough):
+        return replacing[replaced[1]]
+    return splits[added[1]] if added[0] <= enough else None
+
+
+def _replacing(split: Split, x: Tensor, weights: list[Tensor]) -> Split:
+    """The same split with its copies in the places of the channels that matter least."""
+    column = torch.stack([weight.square().sum(0) for weight in weights]).sum(0)
+    matters = x.var(0) * column
+    matters[split.channels] = math.inf
+    places = matters.argsort(stable=True)[: len(split.channels)]
+    return replace(split, places=places, means=x[:, places].mean(0))
 
 
 def _split_at(network: Network, function: Pointwise, limit: float, most: Tensor) -> Split | None:
@@ -175,7 +231,7 @@ def _split_at(network: Network, function: Pointwise, limit: float, most: Tensor)
 def _split_(
     network: Network, group: Group, function: Pointwise, split: Split, twins: dict[str, Node]
 ) -> None:
-    """Grow the layer before the function and those behind it, and clamp between them, in place."""
+    """Put the copies into the layer before the function and those behind it, and clamp between them, in place."""
     own = Pointwise(
         layer=twins[function.layer.name],
         bias=None if function.bias is None else twins[function.bias.name],
@@ -185,12 +241,13 @@ def _split_(
     layer = network.get_submodule(str(first.target))
     assert isinstance(layer, nn.Linear)
     bias = torch.zeros(layer.out_features) if layer.bias is None else layer.bias.detach()
-    weight = layer.weight.detach()
-    _set_(layer, "weight", torch.cat([weight, weight[split.channels]]))
-    _set_(layer, "bias", torch.cat([bias, bias[split.channels] - split.shifts]))
-    layer.out_features += len(split.channels)
-    for node in (first, *own.nodes):
-        _grow_(node, len(split.channels))
+    _set_(layer, "bias", split.shifted(bias))
+    _set_(layer, "weight", split.rows(layer.weight.detach()))
+    grown = len(layer.weight) - layer.out_features
+    layer.out_features += grown
+    if grown:
+        for node in (first, *own.nodes):
+            _grow_(node, grown)
     end = own.nodes[-1]
     with network.graph.inserting_after(end):
         clamped = network.graph.call_function(
@@ -201,9 +258,12 @@ def _split_(
         twins[call.name].replace_input_with(end, clamped)
         reader = network.get_submodule(str(call.target))
         assert isinstance(reader, nn.Linear)
-        columns = reader.weight.detach()
-        _set_(reader, "weight", torch.cat([columns, columns[:, split.channels]], 1))
-        reader.in_features += len(split.channels)
+        before = reader.weight.detach()
+        if split.places is not None:
+            kept = torch.zeros(reader.out_features) if reader.bias is None else reader.bias.detach()
+            _set_(reader, "bias", kept + split.moved(before))
+        _set_(reader, "weight", split.columns(before))
+        reader.in_features += grown
 
 
 def _set_(layer: nn.Linear, name: str, value: Tensor) -> None:
