@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from kompakt.schemes import w4a8, w8a8
-from kompakt.search.allocate import Allocator, Bracket
+from kompakt.search.allocate import SATURATED, Allocator, Bracket
 from kompakt.search.budget import Budget
 from kompakt.search.candidates import Candidate
 from kompakt.search.split import example_batch
@@ -153,6 +153,19 @@ def test_a_failed_build_counts_as_not_holding(tmp_path: Path) -> None:
     judge.allocator.observe(Trial(candidate=first, outcome="failed"))
     second = judge.allocator.propose()
     assert second is None or second.scheme != first.scheme
+
+
+def test_what_other_trials_found_is_not_asked_again(tmp_path: Path) -> None:
+    judge = Judge(deep(tmp_path), {}, tolerated=0.0)
+    candidate = Candidate(name="int8", level=2, scheme=w8a8(), calibrator="mse")
+    other = Trial(candidate=candidate, build=judge.bench.build(candidate))
+    judge.allocator.known = (other, judge.allocator.base)
+    judge.allocator._prepare()
+    assert other.build is not None
+    bracket = judge.allocator._bracket
+    assert bracket.low == pytest.approx(judge.allocator._measured(other.build))
+    assert bracket.high == pytest.approx(min(judge.base_loss, SATURATED))
+    assert len(judge.allocator._tried) == 2
 
 
 def test_times_are_minimised_where_they_are_measured(tmp_path: Path) -> None:

@@ -204,7 +204,8 @@ class Allocator:
         assert trial.build is not None
         held, plan = accurate(trial, self.budget), self._plan_of(trial.candidate.scheme)
         if trial.candidate.scheme.default.mode == "static":
-            self._tried[tuple(plan.values())] = held
+            if trial.candidate.methods == self.base.candidate.methods:
+                self._tried[tuple(plan.values())] = held
             self._judged(self._measured(trial.build), held=held)
         cost = self._cost(trial)
         if held and cost is not None:
