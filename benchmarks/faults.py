@@ -61,7 +61,7 @@ def hit(found: Diagnosis, case: Case) -> bool:
 FAULTS: tuple[str, ...] = (
     "outlier_channel", "uneven_channels", "weight_outlier", "weight_channel_outlier", "clipped", "too_wide",
     "gate_clipped", "shared_range", "coarse_weights", "nan_weights", "denormal_weights", "constant_calibration",
-    "scaled_calibration", "shifted_calibration", "unlike_calibration", "few_samples", "channel_order",
+    "scaled_calibration", "shifted_calibration", "unlike_calibration", "few_samples",
     "wrong_everywhere", "saturation",
 )  # fmt: skip
 
@@ -73,8 +73,6 @@ def faults_for(ground: Ground) -> list[str]:
         left.add("gate_clipped")
     if not ground.branches:
         left.add("shared_range")
-    if not ground.colour:
-        left.add("channel_order")
     return [name for name in FAULTS if name not in left]
 
 

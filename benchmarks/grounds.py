@@ -45,7 +45,6 @@ class Ground:
         stages: Where channels can be rescaled without changing the function: batch norm, ReLU, layer.
         branches: (stage, edge of the other branch) of concatenations.
         gates: Edges that are the input of a sigmoid.
-        colour: Whether its input is an image of three channels.
         without: Faults that cannot be planted in it.
         samples: Rows to diagnose on.
     """
@@ -58,7 +57,6 @@ class Ground:
     stages: Sequence[Stage]
     branches: Sequence[tuple[Stage, str]] = ()
     gates: Sequence[str] = ()
-    colour: bool = False
     without: Sequence[str] = ()
     samples: int = 32
 

@@ -267,13 +267,6 @@ class Planter:
             calibrator="minmax",
         )
 
-    def channel_order(self) -> Case:
-        """The calibration images have their channels in reverse."""
-        calibration = [b.flip(1) for b in self.ground.calibration]
-        return self.case(
-            calibration=calibration, codes=["preprocessing"], what="calibration reversed"
-        )
-
     def wrong_everywhere(self) -> Case:
         """All data is prepared otherwise than in training."""
         name, change = self.one(

@@ -131,7 +131,6 @@ def _resnet20(setup: Setup) -> Ground:
         calibration=[x[order[i : i + 32]] for i in range(0, 128, 32)],
         data=[x[order[i : i + 32]] for i in range(128, 192, 32)],
         stages=stages,
-        colour=True,
         samples=8,
     )
 
@@ -153,7 +152,6 @@ def _mobilenet(setup: Setup) -> Ground:
         calibration=[x[order[i : i + 12]] for i in range(0, 36, 12)],
         data=[x[order[i : i + 12]] for i in range(36, 60, 12)],
         stages=stages,
-        colour=True,
         samples=8,
         without=("outlier_channel", "saturation"),
     )

@@ -27,6 +27,7 @@ from kompakt.network.network import Network
 from kompakt.observe.sketch import to_arrays
 from kompakt.options import Options
 from kompakt.recording import Accuracy, Facts, Speed
+from kompakt.search.build_diagnosis import diagnose_build
 from kompakt.search.ladder import Ladder
 from kompakt.search.reason import why_chosen
 from kompakt.search.slowdown import slower_layers
@@ -85,9 +86,11 @@ def certify_trial(
     if options.measure_memory:
         with bench.clock.stage("memory"):
             memory = _memory(ladder, build)
+    with bench.clock.stage("diagnose"):
+        diagnosis = diagnose_build(bench, build, data)
     golden = _golden(build, bench.target, samples)
     trial.outcome, trial.why = "chosen", why_chosen(trial, ladder.trials)
-    facts = Facts(trial, ladder, certificate, accuracy, speed, memory)
+    facts = Facts(trial, ladder, certificate, accuracy, speed, memory, diagnosis)
     seen = build.calibration or bench.calibration
     sketch = to_arrays(seen) if seen is not None else None
     return Certified(build=build, record=facts.record(options), golden=golden, sketch=sketch)

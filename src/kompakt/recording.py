@@ -28,12 +28,15 @@ from kompakt.quantize.place import quantizer_calls, quantizer_of
 from kompakt.report.draft import Draft
 from kompakt.report.recipe import chosen
 from kompakt.search.budget import Budget
+from kompakt.search.diagnosing import Diagnosis
 from kompakt.search.journal import Journal
 from kompakt.search.ladder import Ladder
 from kompakt.search.memory import fingerprint_of
 from kompakt.search.slowdown import Slower, sentence
 from kompakt.search.trial import Trial, unsound
 
+SPLIT_SITES = 100
+"""So many sites have the parts of their error in the record."""
 NAMED = 10
 """So many sites are named in a warning; the parity section of the record has all."""
 
@@ -78,10 +81,12 @@ class Facts:
         accuracy: Accuracy,
         speed: Speed,
         memory: tuple[int | None, int | None],
+        diagnosis: Diagnosis | None = None,
     ) -> None:
         assert trial.build is not None
         self.trial, self.ladder, self.build = trial, ladder, trial.build
         self.certificate, self.accuracy, self.memory = certificate, accuracy, memory
+        self.diagnosis = diagnosis
         self.latency, self.table, self.source_ms = speed.latency, speed.table, speed.source_ms
         self.bench, self.network = ladder.bench, ladder.bench.network
         self.float_size = ladder.bench.float_build().written.size_bytes
@@ -141,12 +146,17 @@ class Facts:
             trials=[t.to_json() for t in self.ladder.trials],
             sites=rows,
             distributions=distributions(self.build.placed, rows, calibration),
-            diagnosis=[*diagnose(rows), *self.ladder.findings],
+            diagnosis=[*self._causes(rows), *self.ladder.findings],
+            error_split=self.diagnosis.to_json(SPLIT_SITES) if self.diagnosis else None,
             environment=environment(),
             timings={f"{k}_cpu_s": v for k, v in bench.clock.cpu.items()}
             | {f"{k}_s": v for k, v in bench.clock.wall.items()},
             commands=options.commands or (python_call(options),),
         )
+
+    def _causes(self, rows: list[dict[str, Any]]) -> list[str]:
+        """Where the error arises, in sentences: as measured, else as the ranges let expect."""
+        return diagnose(rows) if self.diagnosis is None else self.diagnosis.sentences
 
     def _unsound(self) -> list[str]:
         failed = self.certificate.verdict == "failed"

@@ -44,7 +44,16 @@ DOCUMENTED = {
         "memory_ratio",
     ),
     *("latency", "parity", "verdict", "verdict_text", "warnings", "budget", "budget_met"),
-    *("budget_reasons", "trials", "runtimes", "sites", "distributions", "diagnosis", "environment"),
+    *(
+        "budget_reasons",
+        "trials",
+        "runtimes",
+        "sites",
+        "distributions",
+        "diagnosis",
+        "error_split",
+        "environment",
+    ),
     *("timings", "commands", "artifact", "methods"),
 }
 FIGURES = {

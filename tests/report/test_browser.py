@@ -95,7 +95,7 @@ def test_a_screen_reader_finds_the_parts(chromium: Any, report: Path) -> None:
     assert page.get_by_role("heading", level=2).count() == 9
     assert page.get_by_role("main").count() == page.get_by_role("navigation").count() == 1
     pictures = page.get_by_role("img").all()
-    assert len(pictures) == 23
+    assert len(pictures) == 25
     assert all(
         picture.evaluate("e => e.querySelector('title').textContent") for picture in pictures
     )

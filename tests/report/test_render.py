@@ -114,7 +114,7 @@ def test_every_picture_says_what_it_shows_and_every_figure_has_a_table(
     html = render(record)
     page = parse(html)
     drawn = [a for a in page.named("svg") if a.get("aria-hidden") != "true"]
-    assert len(drawn) == 4 + 2 + 1 + 2 + 12 + 1 + 1
+    assert len(drawn) == 4 + 2 + 2 + 1 + 2 + 12 + 1 + 1
     assert all(a["role"] == "img" and a.get("aria-labelledby") for a in drawn)
     assert len(page.texts["desc"]) == len(drawn)
     assert all(text.strip() for text in page.texts["desc"])

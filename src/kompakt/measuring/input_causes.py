@@ -62,12 +62,20 @@ def compare_inputs(calibration: Calibration, now: Calibration) -> Mismatch | Non
         data = now.inputs.get(name)
         if data is None or not len(seen.rows) or not len(data.rows):
             continue
-        if found := _constant(name, seen) or _different(name, seen, data):
+        found = _constant(name, seen) or _different(name, seen, data)
+        few = calibration.samples < FEW and found is not None and not _is_plain(found)
+        if found is not None and not few:
             return found
     if calibration.samples < FEW:
         text = f"only {calibration.samples} calibration samples: the ranges found from them are left to chance"
         return Mismatch(code="few_samples", sentence=text, facts={"samples": calibration.samples})
     return None
+
+
+def _is_plain(found: Mismatch) -> bool:
+    """Whether a few samples are enough to be sure of it."""
+    ratio = float(found.facts.get("std_ratio") or 1.0)
+    return "constant" in found.code or bool(found.facts.get("change")) or not 0.1 < ratio < 10
 
 
 def _constant(name: str, seen: InputScalars) -> Mismatch | None:

@@ -85,6 +85,7 @@ class Record:
     sites: Sequence[Mapping[str, Any]] = ()
     distributions: Sequence[Mapping[str, Any]] = ()
     diagnosis: Sequence[str] = ()
+    error_split: Mapping[str, Any] | None = None
     environment: Mapping[str, Any] = field(default_factory=dict)
     timings: Mapping[str, float] = field(default_factory=dict)
     commands: Sequence[str] = ()

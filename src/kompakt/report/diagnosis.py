@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kompakt.report.draft import Draft
+from kompakt.report.error_split import split_figure, tried_table
 from kompakt.report.plots.bars import Bar, ranked
 from kompakt.report.plots.profile import Point, profile
 from kompakt.report.tables import Column, Figure, Table
@@ -19,12 +20,13 @@ _HALF = WORST // 2
 
 @dataclass(frozen=True, kw_only=True)
 class Diagnosis:
-    """The section: its title, the findings in words, and up to two figures."""
+    """The section: its title, the findings in words, up to three figures, and what was tried."""
 
     title: str
     findings: Sequence[str]
     remark: str
     figures: Sequence[Figure]
+    tried: Table | None = None
 
 
 def section(draft: Draft) -> Diagnosis:
@@ -36,11 +38,16 @@ def section(draft: Draft) -> Diagnosis:
     finite = [site for site in noisy if math.isfinite(site["sqnr_db"])]
     remark = say("diagnosis.no_sqnr") if not noisy else "" if findings else say("diagnosis.none")
     worst = sorted(finite, key=lambda site: float(site["sqnr_db"]))[:WORST]
+    split = split_figure(draft)
     return Diagnosis(
         title=say("diagnosis.title" if measured else "diagnosis.title.unmeasured"),
         findings=findings,
         remark=remark,
-        figures=[_profile(draft, noisy, worst), _bars(draft, worst)] if worst else [],
+        figures=[
+            *([split] if split else []),
+            *([_profile(draft, noisy, worst), _bars(draft, worst)] if worst else []),
+        ],
+        tried=tried_table(draft),
     )
 
 

@@ -7,11 +7,12 @@ from typing import Protocol
 from kompakt.errors import UsageError
 from kompakt.report.bilingual import BILINGUAL
 from kompakt.report.chinese import CHINESE
+from kompakt.report.diagnosis_words import DIAGNOSIS_WORDS
 from kompakt.report.english import ENGLISH
 from kompakt.report.sweep_words import SWEEP_WORDS
 from kompakt.report.vocabulary import WORDS
 
-BOTH = WORDS | BILINGUAL | SWEEP_WORDS
+BOTH = WORDS | BILINGUAL | DIAGNOSIS_WORDS | SWEEP_WORDS
 
 LANGUAGES: dict[str, dict[str, str]] = {
     "en": ENGLISH | {key: english for key, (english, _) in BOTH.items()},

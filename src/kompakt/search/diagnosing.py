@@ -125,14 +125,24 @@ class Diagnosis:
         """Summary, faults and notes."""
         return [self.summary, *(found.sentence for found in self.faults), *self.notes]
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain data for records and ``--json``."""
+    def to_json(self, most_sites: int | None = None) -> dict[str, Any]:
+        """Plain data for records and ``--json``.
+
+        Args:
+            most_sites: Only so many sites, in network order, those that add most; ``None``: all.
+        """
+        kept = self.sites
+        if most_sites is not None and len(kept) > most_sites:
+            loud = sorted(kept, key=lambda e: -max(e.alone or 0.0, e.relative(e.own) * 1e-3))
+            chosen = {id(error) for error in loud[:most_sites]}
+            kept = [error for error in kept if id(error) in chosen]
         return {
             "summary": self.summary,
             "output_error": self.output_error,
             "samples": self.samples,
             "causes": [found.to_json() for found in self.causes],
-            "sites": [error.to_json() for error in self.sites],
+            "sites": [error.to_json() for error in kept],
+            "sites_left_out": len(self.sites) - len(kept),
             "notes": list(self.notes),
         }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,8 @@ from kompakt.measuring.cause import Cause
 from kompakt.measuring.data import Batch, prepare
 from kompakt.measuring.edge_causes import BEYOND, WIDER
 from kompakt.measuring.input_causes import compare_inputs
-from kompakt.numerics.formats import get_format
-from kompakt.observe import Calibration, from_arrays
+from kompakt.numerics.formats import Format, get_format
+from kompakt.observe import Calibration, EdgeStatistics, clipped_share, from_arrays
 from kompakt.observe.input_scalars import InputScalars, describe
 from kompakt.schemes import Scheme
 from kompakt.search.diagnosing import Diagnosis, Found
@@ -164,7 +165,7 @@ def _edges(
             continue
         clipped, span = float(np.mean(shares[site])), spans[site]
         reach = max(statistics.high, 0.0) - min(statistics.low, 0.0)
-        expected = _expected(record, site)
+        expected = _expected(statistics, get_format(formats[site]), known.ranges[site])
         if clipped > UNLIKE + BEYOND * expected:
             text = (
                 f"{clipped:.2%} of the codes of `{site}` stand at an end of its range; calibration expects "
@@ -196,14 +197,14 @@ def _edge_cause(code: str, site: str, text: str, facts: dict[str, Any]) -> Cause
     return Cause(code=code, site=site, role="activation", sentence=text, remedies=(), facts=facts)
 
 
-def _expected(record: Mapping[str, Any], site: str) -> float:
-    for row in record["sites"]:
-        if row["role"] == "activation" and row["name"] == site:
-            return float(row.get("clipped_share") or 0.0)
-    return 0.0
+def _expected(statistics: EdgeStatistics, fmt: Format, grid: tuple[float, int]) -> float:
+    """The share of values that calibration saw at an end of the range or beyond it."""
+    scale, zero = grid
+    low = (fmt.qmin - zero + 0.5) * scale if zero > fmt.qmin else -math.inf
+    return clipped_share(statistics, low, (fmt.qmax - zero - 0.5) * scale)
 
 
-def _share_at_ends(codes: NDArray[Any], fmt: Any, grid: tuple[float, int]) -> float:
+def _share_at_ends(codes: NDArray[Any], fmt: Format, grid: tuple[float, int]) -> float:
     """Share of the codes at an end of the format that does not stand for 0."""
     _, zero = grid
     high = codes >= int(fmt.qmax) if zero < fmt.qmax else np.zeros(1, bool)
