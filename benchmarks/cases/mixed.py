@@ -66,9 +66,11 @@ def _whole_budget(setup: Setup) -> tuple[list[Row], dict[str, Any]]:
     tried = [t for t in record.trials if t["samples"]]
     choosing = max(t["samples"] for t in tried) + sum(t["samples"] for t in tried)
     certifying = 2 * int((record.metric or {}).get("n") or 0)
-    holding = [t["speedup"] for t in tried if t["outcome"] == "kept" and t["speedup"]]
-    chosen = next(t for t in tried if t["scheme"] == record.scheme_name and t["outcome"] == "kept")
-    fastest = chosen["speedup"] >= max(holding) * (1 - ALIKE)
+    kept = [t for t in tried if t["outcome"] == "kept" and t["speedup"]]
+    made = record.scheme_name, list(record.methods)
+    mine = [t["speedup"] for t in kept if (t["scheme"], list(t["methods"])) == made]
+    own, most = max(mine, default=0.0), max((t["speedup"] for t in kept), default=0.0)
+    fastest = own >= most * (1 - ALIKE) > 0
     rows = [
         Row(
             what="MobileNetV1, drop ≤ 0.5 points: samples evaluated in all",
@@ -91,7 +93,7 @@ def _whole_budget(setup: Setup) -> tuple[list[Row], dict[str, Any]]:
             figure="yes" if fastest else "no",
             target="yes, within what quick timings can tell apart",
             met=fastest,
-            note=f"{chosen['speedup']:.2f}×; the fastest that holds the budget: {max(holding):.2f}×",
+            note=f"{own:.2f}×; the fastest that holds the budget: {most:.2f}×",
         ),
     ]
     return rows, short_record(result)
