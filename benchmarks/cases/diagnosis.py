@@ -101,7 +101,8 @@ def _kws(setup: Setup) -> Ground:
         calibration=[x[order[i : i + 32]] for i in range(0, 128, 32)],
         data=[x[order[i : i + 32]] for i in range(128, 192, 32)],
         stages=stages,
-        without=("wrong_everywhere", "scaled_calibration"),
+        # In 7 bits, which the other layers have then, this network loses more than by saturation.
+        without=("saturation",),
     )
 
 

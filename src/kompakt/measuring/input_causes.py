@@ -75,7 +75,7 @@ def compare_inputs(calibration: Calibration, now: Calibration) -> Mismatch | Non
 def _is_plain(found: Mismatch) -> bool:
     """Whether a few samples are enough to be sure of it."""
     ratio = float(found.facts.get("std_ratio") or 1.0)
-    return "constant" in found.code or bool(found.facts.get("change")) or not 0.1 < ratio < 10
+    return "constant" in found.code or not 0.1 < ratio < 10
 
 
 def _constant(name: str, seen: InputScalars) -> Mismatch | None:
