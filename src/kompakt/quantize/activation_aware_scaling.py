@@ -7,9 +7,8 @@ What it does
     weights with one scale, the enlarged columns keep more of their digits. Layers that read one tensor share the
     factors. How strongly they follow the activations is searched for each tensor.
 When to use
-    Weight-only schemes with large groups (128) or one scale per channel; in groups of 32 it gains little, and hardly
-    anything where ``gptq`` rounds afterwards. Decoders, whose norms are read by linear layers only; encoders that
-    normalise after the residual have few places for the factors.
+    Weight-only schemes, before ``gptq``: the larger the groups, the more. Decoders, whose norms are read by linear
+    layers only; encoders that normalise after the residual have few places for the factors.
 Cost
     One float pass over the samples and ten products with every weight on about a thousand rows. No operator is added.
 Formula
