@@ -66,10 +66,9 @@ def _whole_budget(setup: Setup) -> tuple[list[Row], dict[str, Any]]:
     tried = [t for t in record.trials if t["samples"]]
     choosing = max(t["samples"] for t in tried) + sum(t["samples"] for t in tried)
     certifying = 2 * int((record.metric or {}).get("n") or 0)
-    kept = [t for t in tried if t["outcome"] == "kept" and t["speedup"]]
-    made = record.scheme_name, list(record.methods)
-    mine = [t["speedup"] for t in kept if (t["scheme"], list(t["methods"])) == made]
-    own, most = max(mine, default=0.0), max((t["speedup"] for t in kept), default=0.0)
+    kept = [t for t in tried if t["outcome"] in ("kept", "chosen") and t["speedup"]]
+    own = max((t["speedup"] for t in kept if t["outcome"] == "chosen"), default=0.0)
+    most = max((t["speedup"] for t in kept), default=0.0)
     fastest = own >= most * (1 - ALIKE) > 0
     rows = [
         Row(
