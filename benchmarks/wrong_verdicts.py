@@ -59,7 +59,7 @@ class Judged:
 
 
 def simulate(
-    trials: int, *, drops: Sequence[float] = DROPS, alpha: float = 0.05, seed: int = 0
+    trials: int, *, drops: Sequence[float] = DROPS, alpha: float = 0.01, seed: int = 0
 ) -> list[Judged]:
     """Judge so many planted candidates, the drops taking turns.
 

@@ -14,8 +14,10 @@ WORDS = {
     "none": {"en": "*Not measured in this checkout.*", "zh": "*此版本尚无测量结果。*"},
     "legend": {
         "en": "Certified on a CNN / an MLP / a transformer block: **=** every code equal to the "
-        "integer referee, or every output where the runtime shows no codes, **≈** within the stated tolerance, **–** refused with a reason.",
-        "zh": "分别在 CNN / MLP / transformer 块上认证：**=** 每个码都与整数参考实现相同（运行时不显示码时，则每个输出相同），"
+        "integer referee, or every output where the runtime shows no codes, **≈** within the stated tolerance, "
+        "**–** refused with a reason.",
+        "zh": "分别在 CNN / MLP / transformer 块上认证：**=** 每个码都与整数参考实现相同"
+        "（运行时不显示码时，则每个输出相同），"
         "**≈** 在声明的容差内，**–** 附理由拒绝。",
     },
     "static": {"en": "static integer layers", "zh": "静态整数层"},

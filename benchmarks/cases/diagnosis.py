@@ -91,8 +91,7 @@ def _kws(setup: Setup) -> Ground:
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))
     paths = ["stem", *(f"blocks.{i}" for i in range(8))]
     stages = [
-        _stage(a, f"{b}.conv", depthwise=i % 2 == 1)
-        for i, (a, b) in enumerate(pairwise(paths))
+        _stage(a, f"{b}.conv", depthwise=i % 2 == 1) for i, (a, b) in enumerate(pairwise(paths))
     ]
     return Ground(
         name="KWS DS-CNN",

@@ -103,14 +103,11 @@ def _verdicts(setup: Setup) -> tuple[list[Row], dict[str, Any]]:
     trials = simulate(20 if setup.quick else TRIALS, seed=setup.seed)
     wrong = [t for t in trials if t.wrong]
     early = [t for t in trials if t.verdict == "dropped early"]
-    strict = simulate(20 if setup.quick else TRIALS, alpha=0.01, seed=setup.seed)
-    dropped = [t for t in strict if t.verdict == "dropped early"]
     by_drop = {d: dict(Counter(t.verdict for t in trials if t.true_drop == d)) for d in DROPS}
     admits = round((1 - CONFIDENCE) * len(trials))
     note = (
         f"true drops of {', '.join(f'{points(d):g}' for d in DROPS)} points in turn, limit "
-        f"{points(LIMIT):g}; {len(early)} dropped early, of which {sum(t.wrong for t in early)} wrongly; with a "
-        f"fifth of the error probability {len(dropped)}, of which {sum(t.wrong for t in dropped)} wrongly; "
+        f"{points(LIMIT):g}; {len(early)} dropped early, of which {sum(t.wrong for t in early)} wrongly; "
         f"{np.mean([t.samples for t in trials]):,.0f} of 2,000 samples on average; {CONFIDENCE:.0%} admits {admits}"
     )
     row = Row(

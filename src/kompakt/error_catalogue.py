@@ -859,7 +859,8 @@ CATALOGUE: dict[str, Entry] = {
     ),
     "K620": Entry(
         title="no choice to find the sensitivity to",
-        explanation="The sensitivity of layers is found for formats the target can execute, by the names of the choices.",
+        explanation="The sensitivity of layers is found for formats the target can execute, by the names of the "
+        "choices.",
         remedy="name other choices; the message lists them",
     ),
     "K625": Entry(

@@ -37,15 +37,10 @@ def test_of_two_hundred_planted_candidates_hardly_one_is_misjudged(simulation: A
     assert {t.true_drop for t in trials} == set(simulation.DROPS)
     # 95 % admits 10 of 200, were all of them at the limit.
     assert sum(t.wrong for t in trials) <= 3
+    assert not [t for t in trials if t.wrong and t.verdict == "dropped early"]
     far = [t for t in trials if t.true_drop > 0.01]
     assert not [t for t in far if t.wrong]
     assert all(t.verdict in ("dropped early", "violated", "undecided") for t in far)
-
-
-@pytest.mark.slow
-def test_none_is_dropped_wrongly_at_a_fifth_of_the_error_probability(simulation: Any) -> None:
-    trials = simulation.simulate(200, alpha=0.01)
-    assert not [t for t in trials if t.wrong and t.verdict == "dropped early"]
 
 
 def test_hopeless_candidates_cost_little(simulation: Any) -> None:

@@ -7,7 +7,6 @@ import pytest
 from kompakt.schemes import w4
 from kompakt.search.budget import Budget
 from kompakt.search.candidates import Candidate, without_data
-from kompakt.search.ladder import Ladder
 from kompakt.search.rungs import Rungs
 
 from .test_ladder import Bench, exact, ladder

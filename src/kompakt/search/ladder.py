@@ -198,7 +198,8 @@ class Ladder:
         build, budget = trial.build, self.budget
         assert build is not None
         if self.judge is not None:
-            alpha = 1 - budget.confidence
+            # A good candidate dropped early is lost for good: that is made rarer than a wrong verdict.
+            alpha = (1 - budget.confidence) / 5
             evaluation = self.judge.run(
                 build.runnable, name=build.candidate.name, margin=budget.max_drop, alpha=alpha
             )

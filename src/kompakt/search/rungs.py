@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from kompakt.errors import SchemeError
 from kompakt.network.layers import layers
 from kompakt.quantize.layers import Treated
-from kompakt.schemes import float32
+from kompakt.schemes import float32, w4, w4a8
 from kompakt.search.allocate import Allocator, Objective, accurate
 from kompakt.search.candidates import (
     Candidate,
@@ -19,7 +19,8 @@ from kompakt.search.candidates import (
     without_data,
 )
 from kompakt.search.distance import distance
-from kompakt.search.hybrids import hybrids
+from kompakt.search.enough import enough_data
+from kompakt.search.hybrids import dynamic_where_harmless, hybrids
 from kompakt.search.ranking import RANKING_SAMPLES, rank_calibrators
 from kompakt.search.slowdown import sentence, slower_layers
 from kompakt.search.trial import ALIKE, Trial
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
 LEAST_COVERED = 0.05
 """Share of the multiply-adds a dynamic scheme must treat to be worth trying."""
+FEW_SAMPLES = 32
+"""Up to so many calibration samples are few: what more would bring is said."""
 UNJUDGED_BITS = 8
 """Fewest bits of weights a scheme may have to be chosen where no validation data can judge it."""
 
@@ -39,45 +42,60 @@ class Recipe:
 
     Attributes:
         methods: Their names, in order.
-        kinds: Layers of which at least one kind must be there.
+        kinds: Of these layers, one kind at least must do a good part of the work.
         why: Why they may help.
+        calibrator: The calibrator they were found to go with, where it is not the best one without them.
+        then_dynamic: Whether layers that do not suffer from dynamic ranges are tried with them, for speed.
     """
 
     methods: tuple[str, ...]
     kinds: frozenset[str]
     why: str
+    calibrator: str | None = None
+    then_dynamic: bool = False
 
 
+CNN = frozenset(("conv",))
+TRANSFORMER = frozenset(("linear",))
 RECIPES = (
     Recipe(
         methods=("refine_ranges", "bias_correction"),
-        kinds=frozenset(("conv", "linear")),
+        kinds=CNN,
         why="each range by what the layers that read it make of it",
     ),
     Recipe(
-        methods=("equalize", "refine_ranges", "bias_correction"),
-        kinds=frozenset(("conv",)),
+        methods=("gptq", "bias_correction"),
+        kinds=CNN,
+        why="the weights still to be rounded make up for each rounding",
+    ),
+    Recipe(
+        methods=("equalize", "gptq", "bias_correction"),
+        kinds=CNN,
         why="channels of very different size share no scale any more",
+        calibrator="minmax",
     ),
     Recipe(
-        methods=("smooth", "bias_correction"),
-        kinds=frozenset(("linear",)),
-        why="outliers move from the activations into the weights",
-    ),
-    Recipe(
-        methods=("split_outliers", "smooth", "bias_correction"),
-        kinds=frozenset(("linear",)),
+        methods=("split_outliers",),
+        kinds=TRANSFORMER,
         why="the few channels that no range serves are split",
+        calibrator="minmax",
     ),
     Recipe(
-        methods=("refine_ranges", "adaround", "bias_correction"),
-        kinds=frozenset(("conv", "linear")),
+        methods=("split_outliers", "smooth"),
+        kinds=TRANSFORMER,
+        why="and the other outliers move from the activations into the weights",
+        calibrator="minmax",
+        then_dynamic=True,
+    ),
+    Recipe(
+        methods=("adaround", "bias_correction"),
+        kinds=CNN | TRANSFORMER,
         why="each weight is rounded the way that costs its layer least",
     ),
     Recipe(
-        methods=("refine_ranges", "reconstruction", "bias_correction"),
-        kinds=frozenset(("conv", "linear")),
-        why="roundings are learned block by block",
+        methods=("adaround", "reconstruction"),
+        kinds=CNN | TRANSFORMER,
+        why="weights, scales and biases of all blocks are trained together",
     ),
 )
 """What is tried where the drop does not hold, cheapest first; none of it costs speed."""
@@ -135,13 +153,26 @@ class Rungs:
         )
         plain, error = ranked[0]
         yield plain
-        corrected = with_bias_correction(plain)
-        yield corrected
+        yield self._corrected(plain)
         yield from self._without_slow_layers(plain)
         if self._dynamic_share() >= LEAST_COVERED:
             yield from self._hybrids(plain, error)
         yield from self._recovered(plain)
+        yield from self._smaller(plain)
         yield from self._mixed()
+
+    def _corrected(self, plain: Candidate) -> Candidate:
+        """Corrected biases: with few samples, first by what batch norms knew of far more of them."""
+        bench = self.ladder.bench
+        seen = 0 if bench.calibration is None else bench.calibration.samples
+        if 0 < seen <= FEW_SAMPLES:
+            self.ladder.findings.extend(enough_data(bench))
+        if seen == 1:
+            return improved(plain, "analytic_bias_correction", why="one sample corrects no mean")
+        if 1 < seen < FEW_SAMPLES:
+            methods = ("analytic_bias_correction", "bias_correction")
+            return improved(plain, *methods, why="batch norms knew more samples than there are")
+        return with_bias_correction(plain)
 
     def _hybrids(self, plain: Candidate, error: float) -> Iterator[Candidate]:
         """Where fixed ranges serve some linear layers badly: dynamic ranges for those."""
@@ -154,12 +185,39 @@ class Rungs:
 
     def _recovered(self, plain: Candidate) -> Iterator[Candidate]:
         """Methods that cost no speed, cheapest first, until the drop holds."""
-        kinds = {row.kind for row in layers(self.ladder.bench.prepared)}
+        bench, kinds = self.ladder.bench, self._working_kinds()
         for recipe in RECIPES:
             if not self._lacks_accuracy():
                 return
-            if recipe.kinds & kinds:
-                yield improved(plain, *recipe.methods, why=recipe.why)
+            if not recipe.kinds & kinds:
+                continue
+            own = recipe.calibrator
+            base = plain if own is None else static(own, self.ladder.keep_float)
+            candidate = improved(base, *recipe.methods, why=recipe.why)
+            candidate = replace(candidate, improves=plain.name)
+            yield candidate
+            faster = dynamic_where_harmless(bench, candidate) if recipe.then_dynamic else None
+            if faster is not None:
+                yield faster
+
+    def _smaller(self, plain: Candidate) -> Iterator[Candidate]:
+        """Weights in 4 bits, rounded with data, where all that is accurate is larger than the budget allows."""
+        if not self._too_large():
+            return
+        left = self.ladder.keep_float
+        groups = Candidate(
+            name="weights in 4 bits with zero points",
+            level=2,
+            scheme=w4(symmetric=False, keep_float=left),
+        )
+        if self._dynamic_share() >= LEAST_COVERED:
+            yield improved(
+                groups, "gptq", why="the columns still to come make up for each rounding"
+            )
+        narrow = replace(plain, name="static, weights in 4 bits", scheme=w4a8(keep_float=left))
+        for methods in (("gptq", "bias_correction"), ("adaround", "bias_correction")):
+            if self._too_large():
+                yield improved(narrow, *methods, why="half the size, in integer kernels")
 
     def _mixed(self) -> Iterator[Candidate]:
         """Other formats for some layers: for accuracy, or for size where everything else is too large."""
@@ -187,9 +245,13 @@ class Rungs:
         """What mixed precision would be for; None where nothing is missing."""
         if self._lacks_accuracy():
             return "latency" if self.ladder.time_it else "size"
+        return "size" if self._too_large() else None
+
+    def _too_large(self) -> bool:
+        """Whether some file's drop holds, but none of those is small enough."""
         limit = self.ladder.budget.max_size
         sizes = [t.build.written.size_bytes for t in self._accurate() if t.build is not None]
-        return "size" if limit is not None and sizes and min(sizes) > limit else None
+        return limit is not None and bool(sizes) and min(sizes) > limit
 
     def _accurate(self) -> list[Trial]:
         return [t for t in self.ladder.trials if accurate(t, self.ladder.budget)]
@@ -224,6 +286,14 @@ class Rungs:
             why=f"{len(rows)} layers are faster in float",
             improves=plain.name,
         )
+
+    def _working_kinds(self) -> set[str]:
+        """Kinds of layers that do a good part of the multiply-adds."""
+        rows = layers(self.ladder.bench.prepared)
+        total = max(sum(row.macs or 0 for row in rows), 1)
+        kinds = {row.kind for row in rows}
+        work = {kind: sum(row.macs or 0 for row in rows if row.kind == kind) for kind in kinds}
+        return {kind for kind, macs in work.items() if macs >= LEAST_COVERED * total}
 
     def _dynamic_share(self) -> float:
         rows = layers(self.ladder.bench.prepared)

@@ -162,7 +162,10 @@ def _compare(
         rest = (ours.numpy().reshape(-1), theirs.reshape(-1))
         for start in range(0, theirs.size, COMPARED_AT_ONCE):
             a, b = (v[start : start + COMPARED_AT_ONCE].astype(np.float64) for v in rest)
-            if not (np.isnan(a) == np.isnan(b)).all() or not (a[np.isinf(b)] == b[np.isinf(b)]).all():
+            if (
+                not (np.isnan(a) == np.isnan(b)).all()
+                or not (a[np.isinf(b)] == b[np.isinf(b)]).all()
+            ):
                 _refuse(source, spec.name, "other values are NaN or infinite")
             finite = np.isfinite(a) & np.isfinite(b)
             error += float(np.square((a - b)[finite]).sum())
