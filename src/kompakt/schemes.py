@@ -287,6 +287,17 @@ def w4(*, group: int = 32, symmetric: bool = True, keep_float: Sequence[str] = (
     )
 
 
+def fp8(*, keep_float: Sequence[str] = ()) -> Scheme:
+    """FP8 (E4M3) for TensorRT: weights with a scale per channel, calibrated activations. Embeddings stay float."""
+    return _keeping(
+        Scheme(
+            name="fp8",
+            default=Treatment(mode="static", weight="fp8_e4m3", activation="fp8_e4m3"),
+        ),
+        keep_float,
+    )
+
+
 def fp16(*, keep_float: Sequence[str] = ()) -> Scheme:
     """Weights stored in half precision, computed in float32."""
     return _keeping(_stored("fp16"), keep_float)
@@ -312,6 +323,7 @@ PRESETS = {
     "w4a8": w4a8,
     "w8": w8,
     "w4": w4,
+    "fp8": fp8,
     "fp16": fp16,
     "bf16": bf16,
 }

@@ -64,6 +64,11 @@ class Format:
         return self.kind == "int" and self.signed and self.qmin == -self.qmax
 
     @property
+    def is_small_float(self) -> bool:
+        """Whether it is a float of 8 bits, whose tensors need a scale."""
+        return self.kind == "float" and self.bits <= 8
+
+    @property
     def levels(self) -> int:
         """Number of codes of an integer format."""
         return self.qmax - self.qmin + 1

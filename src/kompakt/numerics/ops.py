@@ -10,7 +10,8 @@ cannot require one). ``qdq`` goes from float to float and is what training uses:
 scale and zero point get none (see :mod:`kompakt.numerics.fake` for scales that learn).
 
 ``axis`` is the channel axis of a scale of shape ``(C,)``; :data:`PER_TENSOR` means that the scale
-broadcasts as it is. The zero point's dtype is the dtype of the codes. Arithmetic is float32,
+broadcasts as it is. The zero point's dtype is the dtype of the codes; a float dtype (E4M3) means that
+codes are ``x / scale`` cast to it, halves to even, and its largest number beyond its range. Arithmetic is float32,
 whatever the dtype of ``x``. NaN is not looked for: operators run inside compiled graphs;
 :func:`kompakt.numerics.affine.quantize` refuses it.
 """
@@ -52,6 +53,8 @@ def _quantize(
     x: Tensor, scale: Tensor, zero_point: Tensor, qmin: int, qmax: int, axis: int = PER_TENSOR
 ) -> Tensor:
     step = _along(scale.float(), x.dim(), axis)
+    if zero_point.is_floating_point():
+        return x.float().div(step).clamp_(qmin, qmax).to(zero_point.dtype)
     zero = _along(zero_point.float(), x.dim(), axis)
     codes = ROUNDINGS["divide_even"](x.float(), step, zero, qmin, qmax)
     return codes.clamp_(qmin, qmax).to(zero_point.dtype)
@@ -84,6 +87,8 @@ def _qdq(
     rounding: str = "divide_even",
 ) -> Tensor:
     step = _along(scale.float(), x.dim(), axis)
+    if zero_point.is_floating_point():
+        return _quantize(x, scale, zero_point, qmin, qmax, axis).float().mul_(step).to(x.dtype)
     zero = _along(zero_point.float(), x.dim(), axis)
     codes = get_rounding(rounding)(x.float(), step, zero, qmin, qmax)
     return codes.clamp_(qmin, qmax).sub_(zero).mul_(step).to(x.dtype)
@@ -100,7 +105,10 @@ def _straight_through(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     qmin, qmax, axis, rounding = ctx.settings
     step = _along(scale.float(), x.dim(), axis)
     zero = _along(zero_point.float(), x.dim(), axis)
-    codes = get_rounding(rounding)(x.float(), step, zero, qmin, qmax)
+    if zero_point.is_floating_point():
+        codes = x.float() / step
+    else:
+        codes = get_rounding(rounding)(x.float(), step, zero, qmin, qmax)
     inside = (codes >= qmin) & (codes <= qmax)
     return (grad * inside, None, None, None, None, None, None)
 

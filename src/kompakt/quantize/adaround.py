@@ -88,7 +88,7 @@ def _layer(placed: Network, node: Node) -> Treated | None:
     layer = placed.get_submodule(str(node.target)) if node.op == "call_module" else None
     if not isinstance(layer, Treated) or isinstance(layer, nn.Embedding):
         return None
-    return None if layer.stored_float or getattr(layer, "transposed", False) else layer
+    return None if not layer.on_integers or getattr(layer, "transposed", False) else layer
 
 
 def _that_fit(batches: Batches, reference: Network) -> Batches:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from torch import Tensor, nn
 from torch.fx import Node
 
-from kompakt.errors import SchemeError
+from kompakt.errors import SchemeError, TargetError
 from kompakt.network.kinds import kind_of
 from kompakt.network.match import select
 from kompakt.network.network import Network
@@ -59,6 +59,14 @@ class Decision:
     def ask(self, node: Node, asked: str) -> None:
         """Quantize the output of ``node`` in this format, or in a wider one that was asked for before."""
         known = self.quantized.setdefault(node, asked)
+        if get_format(asked).kind != get_format(known).kind:
+            raise TargetError(
+                "K400",
+                f"codes in {known} and in {asked} for one tensor",
+                where=str(node.meta.get("site", node.name)),
+                why="it is read by a layer on integers and by one on small floats",
+                help="give neighbouring layers the same formats, or keep one of them in float",
+            )
         if get_format(asked).bits > get_format(known).bits:
             self.quantized[node] = asked
 

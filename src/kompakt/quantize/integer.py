@@ -19,6 +19,7 @@ from torch.fx import Node
 from kompakt.network.kinds import kind_of
 from kompakt.network.network import Network
 from kompakt.network.operators import arguments
+from kompakt.numerics.float_places import at_float_places, float_places
 from kompakt.quantize.arithmetic import ARITHMETICS, Factors
 from kompakt.quantize.kinds import placing_kind
 from kompakt.quantize.layers import Treated
@@ -33,7 +34,7 @@ from kompakt.quantize.pending import (
     requantized,
 )
 from kompakt.quantize.place import is_quantizer_call, quantizer_of
-from kompakt.quantize.quantizer import stage
+from kompakt.quantize.quantizer import Quantizer, stage
 
 EXACT_IN_FLOAT32 = 2**24
 """Integers below this are exact in float32, whatever the order of summation."""
@@ -79,8 +80,10 @@ class IntegerInterpreter(fx.Interpreter):
         assert isinstance(node, Node)
         return self.env[node]
 
-    def _quantize(self, n: Node) -> Codes:
+    def _quantize(self, n: Node) -> Codes | Tensor:
         quantizer, value = quantizer_of(self.network, n), self.value(n.args[0])
+        if quantizer.format.kind == "float":
+            return self._cast(n, quantizer, _decoded(value))
         if isinstance(value, Pending):
             codes = value.requantize(quantizer)
         elif isinstance(value, Codes):
@@ -93,6 +96,16 @@ class IntegerInterpreter(fx.Interpreter):
             other = self.on_codes(site, codes.values)
             codes = codes if other is None else Codes(other, quantizer)
         return codes
+
+    def _cast(self, n: Node, quantizer: Quantizer, value: Tensor) -> Tensor:
+        """Small floats: kernels multiply and add the numbers they stand for, in float."""
+        scale, _ = quantizer.parameters_()
+        places, site = float_places(quantizer.codes(value)), str(n.meta["site"])
+        if self.on_codes is not None and site not in self.seen:
+            self.seen.add(site)
+            other = self.on_codes(site, places)
+            places = places if other is None else other
+        return at_float_places(places, quantizer.format).float() * scale
 
     def _run_in_float(self, n: Node) -> Any:
         args, kwargs = fx.node.map_arg((n.args, n.kwargs), lambda a: _decoded(self.env[a]))

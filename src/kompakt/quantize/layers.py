@@ -66,8 +66,14 @@ class Treated(nn.Module):
 
     @property
     def stored_float(self) -> bool:
-        """Whether the weights are only stored in a shorter float format."""
-        return get_format(str(self.treatment.weight)).kind == "float"
+        """Whether the weights are only stored in a shorter float format, without a scale."""
+        fmt = get_format(str(self.treatment.weight))
+        return fmt.kind == "float" and not fmt.is_small_float
+
+    @property
+    def on_integers(self) -> bool:
+        """Whether weights are integer codes, as methods that choose roundings need them."""
+        return get_format(str(self.treatment.weight)).kind == "int"
 
     @property
     def has_zero_point(self) -> bool:
@@ -279,7 +285,7 @@ def weight_parameters(weight: Tensor, treatment: Treatment) -> tuple[Tensor, Ten
         treatment: Says the format and granularity.
     """
     fmt = get_format(str(treatment.weight))
-    if fmt.kind == "float":
+    if fmt.kind == "float" and not fmt.is_small_float:
         return torch.ones(()), torch.zeros(())
     low, high = extremes(weight.detach(), treatment.granularity)
     return choose_qparams(low, high, fmt, symmetric=treatment.symmetric_weight)
@@ -323,12 +329,12 @@ def freeze_layer_(layer: Treated, input_scale: Tensor | None, *, integer_bias: b
     treatment, fmt = layer.treatment, get_format(str(layer.treatment.weight))
     weight = layer.weight.detach()
     refuse_nonfinite(weight, what="a weight", site=layer.site)
-    if fmt.kind == "float":
+    if layer.stored_float:
         layer.weight_codes = _stored(weight, fmt, layer.site)
         return
     scale, zero_point = grid_of(layer)
     bias = layer.bias.detach() if layer.bias is not None else None
-    if bias is not None and input_scale is not None:
+    if bias is not None and input_scale is not None and fmt.kind == "int":
         # Without this guard a dead channel's tiny weight scale makes its bias overflow int32.
         least = bias.abs() / (input_scale * BIAS_LIMIT)
         scale = torch.maximum(scale, least if scale.dim() else least.amax())

@@ -53,7 +53,8 @@ def _check_weights(treatment: Treatment, rules: Rules) -> None:
             f"{treatment.mode} weights in {treatment.weight}", rules, ", ".join(sorted(formats))
         )
     granularity = treatment.granularity
-    if get_format(str(treatment.weight)).kind == "float":
+    fmt = get_format(str(treatment.weight))
+    if fmt.kind == "float" and not fmt.is_small_float:
         return
     if treatment.mode == "weight_only":
         fits = isinstance(granularity, PerTensor | PerChannel) or (
@@ -80,6 +81,10 @@ def _check_activations(treatment: Treatment, rules: Rules) -> None:
         formats = rules.activation_formats
         if rules.activation_format(str(asked)) not in formats:
             raise _no_kernel(f"activations in {asked}", rules, ", ".join(sorted(formats)))
+        kinds = [get_format(rules.activation_format(str(asked))), get_format(str(treatment.weight))]
+        if kinds[0].is_small_float != kinds[1].is_small_float:
+            what = f"{treatment.weight} weights with activations in {asked}"
+            raise _no_kernel(what, rules, "integers with integers and floats with floats")
 
 
 def _no_kernel(what: str, rules: Rules, executes: str) -> TargetError:

@@ -244,7 +244,7 @@ def _learners(placed: Network) -> list[tuple[str, Treated]]:
         layer = placed.get_submodule(str(node.target)) if node.op == "call_module" else None
         if not isinstance(layer, Treated) or isinstance(layer, nn.Embedding):
             continue
-        if not layer.stored_float and owners[id(layer.weight)] == 1:
+        if layer.on_integers and owners[id(layer.weight)] == 1:
             found.setdefault(layer, node.name)
     return [(name, layer) for layer, name in found.items()]
 

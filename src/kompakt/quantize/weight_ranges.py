@@ -69,7 +69,7 @@ def search_weight_ranges_(placed: Network, reference: Network, batches: Batches)
 
 def can_search(layer: Treated) -> bool:
     """Whether a layer has integer weights, and one scale for each output channel or for groups along its inputs."""
-    if layer.stored_float or layer.frozen or getattr(layer, "transposed", False):
+    if not layer.on_integers or layer.frozen or getattr(layer, "transposed", False):
         return False
     granularity = layer.treatment.granularity
     grouped = isinstance(granularity, PerGroup) and granularity.axis % layer.weight.dim() == 1

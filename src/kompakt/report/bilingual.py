@@ -13,6 +13,10 @@ BILINGUAL: dict[str, tuple[str, str]] = {
         "{weight}-bit weights and {activation}-bit activations, integer arithmetic",
         "{weight} 位权重、{activation} 位激活，整数运算",
     ),
+    "recipe.static.float": (
+        "weights and activations as {weight}-bit floats",
+        "权重和激活存为 {weight} 位浮点数",
+    ),
     "recipe.dynamic": (
         "{weight}-bit weights, activation ranges found at run time",
         "{weight} 位权重，激活范围在运行时求得",

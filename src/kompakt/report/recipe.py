@@ -24,6 +24,8 @@ def recipe(draft: Draft) -> str:
         return ""
     mode, weight = treatment.get("mode"), _bits(treatment.get("weight"))
     activation = _bits(treatment.get("activation"))
+    if mode == "static" and str(treatment.get("weight")).startswith("fp8"):
+        return draft.say("recipe.static.float", weight=weight)
     if mode == "static" and weight != activation and activation:
         return draft.say("recipe.static.two", weight=weight, activation=activation)
     if mode in ("static", "dynamic", "weight_only") and weight:

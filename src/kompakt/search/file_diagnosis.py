@@ -17,6 +17,7 @@ from kompakt.measuring.cause import Cause
 from kompakt.measuring.data import Batch, prepare
 from kompakt.measuring.edge_causes import BEYOND, WIDER
 from kompakt.measuring.input_causes import compare_inputs
+from kompakt.numerics.float_places import at_float_places, half_of_last_step
 from kompakt.numerics.formats import Format, get_format
 from kompakt.observe import Calibration, EdgeStatistics, clipped_share, from_arrays
 from kompakt.observe.input_scalars import InputScalars, describe
@@ -156,8 +157,9 @@ def _edges(
         for site, name in codes.items():
             if site in known.ranges and site in formats:
                 fmt, grid = get_format(formats[site]), known.ranges[site]
-                shares.setdefault(site, []).append(_share_at_ends(outputs[name], fmt, grid))
-                spans[site] = max(spans.get(site, 0.0), _span(outputs[name], grid))
+                found = _numbers(outputs[name], fmt)
+                shares.setdefault(site, []).append(_share_at_ends(found, fmt, grid))
+                spans[site] = max(spans.get(site, 0.0), _span(found, grid))
     causes: list[tuple[float, Cause]] = []
     for site in codes:
         statistics = seen.statistics.get(site)
@@ -200,8 +202,17 @@ def _edge_cause(code: str, site: str, text: str, facts: dict[str, Any]) -> Cause
 def _expected(statistics: EdgeStatistics, fmt: Format, grid: tuple[float, int]) -> float:
     """The share of values that calibration saw at an end of the range or beyond it."""
     scale, zero = grid
-    low = (fmt.qmin - zero + 0.5) * scale if zero > fmt.qmin else -math.inf
-    return clipped_share(statistics, low, (fmt.qmax - zero - 0.5) * scale)
+    half = half_of_last_step(fmt) if fmt.is_small_float else 0.5
+    low = (fmt.qmin - zero + half) * scale if zero > fmt.qmin else -math.inf
+    return clipped_share(statistics, low, (fmt.qmax - zero - half) * scale)
+
+
+def _numbers(codes: NDArray[Any], fmt: Format) -> NDArray[Any]:
+    """Codes as the numbers that the scale multiplies: small floats come as places on the number line."""
+    if not fmt.is_small_float:
+        return codes
+    numbers: NDArray[Any] = at_float_places(torch.from_numpy(codes), fmt).float().numpy()
+    return numbers
 
 
 def _share_at_ends(codes: NDArray[Any], fmt: Format, grid: tuple[float, int]) -> float:

@@ -203,6 +203,8 @@ def _clip_weights(subject: Subject, cause: Cause, remedy: Remedy) -> Network | N
     layer = _layer(found, cause.site)
     if not isinstance(layer.treatment.granularity, PerChannel) or layer.has_zero_point:
         return None
+    if not layer.on_integers:
+        return None
     weight = subject.reference.get_submodule(cause.site).get_parameter("weight").detach()
     scale, zero_point = weight_parameters(weight, layer.treatment)
     fmt = get_format(str(layer.treatment.weight))

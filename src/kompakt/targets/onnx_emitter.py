@@ -33,6 +33,7 @@ DTYPES: dict[torch.dtype, ir.DataType] = {
     torch.uint8: ir.DataType.UINT8,
     torch.uint16: ir.DataType.UINT16,
     torch.bool: ir.DataType.BOOL,
+    torch.float8_e4m3fn: ir.DataType.FLOAT8E4M3FN,
 }
 
 Form = Callable[["Emitter", fx.Node, dict[str, Any]], "Emitted"]
@@ -264,6 +265,8 @@ def _numpy(tensor: Tensor) -> NDArray[Any]:
     detached = tensor.detach()
     if detached.dtype == torch.bfloat16:
         return detached.view(torch.int16).numpy().view(ir.DataType.BFLOAT16.numpy())
+    if detached.dtype == torch.float8_e4m3fn:
+        return detached.view(torch.uint8).numpy().view(ir.DataType.FLOAT8E4M3FN.numpy())
     return detached.numpy()
 
 

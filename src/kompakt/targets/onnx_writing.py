@@ -70,7 +70,7 @@ def needed_opset(network: Network) -> int:
     treated = [m.treatment for m in nn.Module.modules(network) if isinstance(m, Treated)]
     formats += [get_format(str(t.weight)) for t in treated]
     grouped = any(isinstance(t.granularity, PerGroup) for t in treated)
-    if grouped or any(f.bits != 8 and f.kind == "int" for f in formats):
+    if grouped or any(f.is_small_float or (f.bits != 8 and f.kind == "int") for f in formats):
         return OPSET
     return 13 if formats else 1
 

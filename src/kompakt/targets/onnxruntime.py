@@ -25,6 +25,7 @@ from kompakt.network.interface import TensorSpec
 from kompakt.network.kinds import kind_of
 from kompakt.network.network import Network
 from kompakt.network.onnx import source_of
+from kompakt.numerics.float_places import places_of_bytes
 from kompakt.numerics.granularity import PerGroup
 from kompakt.quantize.kinds import NEAREST, PAD_WITH_VALUE, SCALED_ADD
 from kompakt.quantize.layers import Treated
@@ -195,6 +196,13 @@ _DTYPES = {
 }
 
 
+def _placed(kind: str, array: Any) -> Any:
+    """Floats of 8 bits, which ONNX Runtime hands out as bytes, as places on the number line."""
+    if not kind.startswith("tensor(float8"):
+        return array
+    return places_of_bytes(torch.from_numpy(array)).numpy()
+
+
 def _size(size: int | str | None, place: int) -> int | str:
     return size if size is not None else f"dimension_{place}"
 
@@ -236,7 +244,11 @@ class Session:
             raise TargetError(
                 "K403", "running the model in ONNX Runtime", why=str(error).splitlines()[0]
             ) from error
-        return dict(zip(self.output_names, results, strict=True))
+        return {o.name: _placed(o.type, r) for o, r in zip(self._outputs, results, strict=True)}
+
+    @property
+    def _outputs(self) -> list[Any]:
+        return list(self.session.get_outputs())
 
 
 def load(

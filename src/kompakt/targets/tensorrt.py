@@ -39,7 +39,12 @@ from kompakt.targets.tensorrt_rewrites import decode_weights, float_biases
 OPTIONS = {"session.disable_quant_qdq": "1"}
 """ONNX Runtime's own fusion of Q/DQ pairs is off: it would round biases and float weights on its own account."""
 
+FP8_OPTIONS = {"optimization.disable_specified_optimizers": "ReluQuantRewrite;ClipQuantRewrite"}
+"""Nor may it drop a ReLU or clip before a Q: it takes the zero of E4M3 for its lowest code."""
+
 _SIGNED8 = frozenset({"int8", "int8_narrow", "int7", "int7_narrow"})
+FP8 = "fp8_e4m3"
+"""The float of 8 bits that layers multiply, weights by activations; or weights alone, decoded before the product."""
 _UNARY = frozenset(
     {"relu", "relu6", "leaky_relu", "sigmoid", "tanh", "gelu", "silu", "hardswish", "hardsigmoid"}
 )
@@ -68,12 +73,12 @@ def rules(isa: str) -> Rules:
         activation8="int8",
         activation16="int16",
         dynamic_activation="int8",
-        activation_formats=frozenset({"int8"}),
-        symmetric_activations=frozenset({"int8"}),
+        activation_formats=frozenset({"int8", FP8}),
+        symmetric_activations=frozenset({"int8", FP8}),
         weight_formats={
-            "static": _SIGNED8,
+            "static": _SIGNED8 | {FP8},
             "dynamic": frozenset(),
-            "weight_only": _SIGNED8 | {"int4", "fp16", "bf16"},
+            "weight_only": _SIGNED8 | {"int4", "fp16", "bf16", FP8},
         },
         rounding="divide_even",
         reasons={
@@ -128,9 +133,14 @@ def write(network: Network) -> Written:
     return Written(
         files={**files, BUILD_FILE: script.encode()},
         codes=codes,
-        options=dict(OPTIONS),
+        options=OPTIONS | (FP8_OPTIONS if _has_small_floats(network) else {}),
         notes=(NOTE, f"on the machine with the GPU: {line}"),
     )
+
+
+def _has_small_floats(network: Network) -> bool:
+    modules = nn.Module.modules(network)
+    return any(isinstance(m, Quantizer) and m.format.is_small_float for m in modules)
 
 
 def _refuse_unknown_weights(network: Network) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-_CODES = (ir.DataType.INT8, ir.DataType.INT4)
+_CODES = (ir.DataType.INT8, ir.DataType.INT4, ir.DataType.FLOAT8E4M3FN)
 
 
 def float_biases(model: ir.Model) -> None:
