@@ -353,7 +353,7 @@ def test_the_widest_format_asked_for_wins_where_a_quantizer_is_shared() -> None:
 
 
 REFUSED = [
-    {"mode": "static", "weight": "int4", "activation": "auto8"},
+    {"mode": "static", "weight": "int2", "activation": "auto8"},
     {"mode": "static", "weight": "int8", "activation": "int4"},
     {"mode": "weight_only", "weight": "fp8_e4m3"},
     {"mode": "dynamic", "weight": "int8", "activation": "int16"},

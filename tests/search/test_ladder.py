@@ -321,7 +321,7 @@ def test_levels_decide_what_is_tried(tmp_path: Path, monkeypatch: pytest.MonkeyP
     names = [c.name for c in tried]
     assert names[0] == "weights in 8 bits"
     assert names[1].startswith("static (")
-    assert names[2] == f"{names[1]} + bias correction"
+    assert names[2] == f"{names[1]} + analytic bias correction + bias correction", "few samples"
     assert no_dynamic.trials[0].outcome == "not tried"
     assert "multiply-adds" in no_dynamic.trials[0].why, (
         "a convolutional network has nothing dynamic"

@@ -14,7 +14,7 @@ Cost
     than 1.5 gigabytes, and matrix products of the size of the weights. Costs no speed: only numbers change.
 Formula
     With H = E[x̂ x̂ᵀ] + λI and W* = W (E[x x̂ᵀ] + λI) H⁻¹: minimise tr((Ŵ − W*) H (Ŵ − W*)ᵀ) over
-    Ŵ = s · clip(⌊W*/s⌋ + h(V)), h a rectified sigmoid that a growing penalty 1 − |2h − 1|^β drives to 0 or 1; then
+    Ŵ = s · clip(⌊W*/s⌋ + h(V)), h a rectified sigmoid that a growing penalty 1 − abs(2h − 1)^β drives to 0 or 1; then
     coordinate descent on the codes. All moments are taken about their means. s: least error weighted by diag H.
 Limits
     Linear layers and convolutions that are called once; transposed convolutions and embeddings keep nearest rounding.

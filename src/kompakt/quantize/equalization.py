@@ -14,7 +14,7 @@ Cost
 Formula
     minimise Σ_t Σ_c S_tc (R_t / s_c)² / 12 + Σ_l Σ_o G_lo D_lo² / 12 · Σ_i Var[x_i] s_i² over the factors s, where R_t
     is the step of activation t, (max s·x − min s·x) / levels; D_lo the step of the weights of output o,
-    max |w_oi / s_i| / levels; S and G the mean squared derivative of the network's outputs by the activation and by
+    max(abs(w_oi) / s_i) / levels; S and G the mean squared derivative of the network's outputs by the activation and by
     the layer's output.
     With one scale for a whole weight and no activations this is cross-layer equalization, s = √(r₁ r₂) / r₂.
 Limits
