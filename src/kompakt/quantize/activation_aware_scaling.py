@@ -12,7 +12,7 @@ When to use
 Cost
     One float pass over the samples and ten products with every weight on about a thousand rows. No operator is added.
 Formula
-    s = (mean of abs x)^a per input channel, divided by √(max s · min s); x ← x / s, w ← w · s; a is that of 0.1 … 1 with
+    s = (mean of abs x)^a per input channel, divided by √(max s · min s); x ← x / s, w ← w · s; a is that of .1 … 1 with
     the smallest ‖(W · s as rounded) x / s − W x‖ over the layers, on samples that s was not found on.
 Limits
     Linear layers only, called once and with weights of their own, whose input another layer makes channel by channel.
