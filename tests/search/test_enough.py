@@ -37,7 +37,9 @@ def test_the_expected_growth_is_that_of_random_halves() -> None:
     rng = np.random.default_rng(1)
     halves = [rng.choice(values, 6, replace=False).max() for _ in range(20_000)]
     assert expected_growth(seen) == pytest.approx(values.max() / np.mean(halves) - 1, rel=0.06)
-    assert expected_growth(EdgeStatistics(sample_absmax=np.ones(9, np.float32))) == pytest.approx(0.0, abs=1e-12)
+    assert expected_growth(EdgeStatistics(sample_absmax=np.ones(9, np.float32))) == pytest.approx(
+        0.0, abs=1e-12
+    )
 
 
 def test_samples_that_are_alike_are_enough(tmp_path: Path) -> None:
