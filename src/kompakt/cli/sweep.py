@@ -13,12 +13,13 @@ from kompakt.cli import options
 from kompakt.cli.quantities import check_number, parse_dynamic
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
     from rich.table import Table
 
     from kompakt.sweeping.sweep import Sweep
 
 METHODS_FORM = (
-    "--methods none,bias_correction,equalization+bias_correction tries three combinations: nothing, one method, and "
+    "--methods none,bias_correction,equalize+bias_correction tries three combinations: nothing, one method, and "
     "two in this order. The same command again makes only the trials that its journal does not have."
 )
 MOST_SHOWN = 20
@@ -271,13 +272,16 @@ def _ranked(document: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return sorted(document["rows"], key=rank)[:MOST_SHOWN]
 
 
-def _ending(document: Mapping[str, Any], folder: Path) -> Iterator[str]:
-    from kompakt.escaping import rich_markup
+def _ending(document: Mapping[str, Any], folder: Path) -> Iterator[RenderableType]:
+    from rich.text import Text
+
+    from kompakt.escaping import plain
     from kompakt.sweeping.findings import DATA, PAGE
 
     yield "\n● on the front  ○ not told apart from something on it  × dominated"
     more = len(document["rows"]) - MOST_SHOWN
     if more > 0:
         yield f"and {more} more on the page"
-    yield f"\npage  {rich_markup(str(folder / PAGE), 1000)}"
-    yield f"data  {rich_markup(str(folder / DATA), 1000)}"
+    for what, name in (("\npage", PAGE), ("data", DATA)):
+        # Somebody will copy it: it stays one line.
+        yield Text(f"{what}  {plain(str(folder / name), 1000)}", no_wrap=True, overflow="ignore")
