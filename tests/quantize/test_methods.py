@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from kompakt.network.network import Network
 from kompakt.quantize import METHODS
 from kompakt.quantize.freeze import freeze_
 from kompakt.quantize.layers import Treated, fix_grid_, grid_of, weight_parameters
@@ -28,6 +29,12 @@ def snapshot(net: nn.Module) -> dict[str, Tensor]:
 
 def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
     return a.keys() == b.keys() and all(torch.equal(value, b[key]) for key, value in a.items())
+
+
+def shapes(net: Network) -> list[str]:
+    """Every shape the network knows, in words: a dynamic size that was fixed shows as a number."""
+    values = [node.meta.get("val") for node in net.graph.nodes]
+    return [str(tuple(v.shape)) for v in values if isinstance(v, Tensor)]
 
 
 def samples(name: str) -> list[list[Tensor]]:
@@ -49,10 +56,12 @@ def test_it_edits_the_placed_network_only_and_is_deterministic(method: str, name
     first, _ = ranged(captured, w8a8(), batches_for(name))
     second = copy.deepcopy(first)
     before, nodes = snapshot(captured), [str(n) for n in first.graph.nodes]
+    sizes = shapes(captured)
     changed = run(method, first, captured, samples(name))
     assert changed == run(method, second, captured, samples(name))
     assert same(before, snapshot(captured))
     assert [str(n) for n in first.graph.nodes] == nodes
+    assert shapes(captured) == sizes, "dynamic sizes stay dynamic"
     assert same(snapshot(first), snapshot(second))
     x = samples(name)[0][0]
     with torch.no_grad():
@@ -66,12 +75,13 @@ def test_it_edits_the_placed_network_only_and_is_deterministic(method: str, name
 def test_it_gives_back_the_same_function(method: str, name: str) -> None:
     captured = network(name)
     before, nodes = snapshot(captured), [str(n) for n in captured.graph.nodes]
-    rules = ONNXRUNTIME.rules("x86-vnni")
+    rules, sizes = ONNXRUNTIME.rules("x86-vnni"), shapes(captured)
     changed, count = run(method, captured, w8a8(), rules, samples(name))
     again, same_count = run(method, captured, w8a8(), rules, samples(name))
     assert count == same_count
     assert same(before, snapshot(captured)), "the network given to it stays as it is"
     assert [str(n) for n in captured.graph.nodes] == nodes
+    assert shapes(captured) == sizes, "dynamic sizes stay dynamic"
     assert same(snapshot(changed), snapshot(again))
     x = samples(name)[0][0]
     with torch.no_grad():

@@ -91,12 +91,21 @@ def _layer(placed: Network, node: Node) -> Treated | None:
     return None if not layer.on_integers or getattr(layer, "transposed", False) else layer
 
 
+def _numbers(value: Tensor) -> int:
+    """How many numbers one sample of a value has, dynamic sizes as in the example.
+
+    Comparing dynamic sizes with numbers would fix them for good: only their examples are read.
+    """
+    sizes = [n if isinstance(n, int) else n.node.hint or 1 for n in value.shape[1:]]
+    return math.prod(sizes)
+
+
 def _that_fit(batches: Batches, reference: Network) -> Batches:
     """Evenly fewer samples of every batch, where all would take too much memory."""
-    sizes = (n.meta.get("val") for n in reference.graph.nodes)
-    largest = max((t[0].numel() for t in sizes if isinstance(t, Tensor) and t.dim()), default=1)
+    values = (n.meta.get("val") for n in reference.graph.nodes)
+    largest = max((_numbers(v) for v in values if isinstance(v, Tensor)), default=1)
     # Two networks, and about two values alive in each.
-    room = MEMORY // (4 * 4 * int(largest))
+    room = MEMORY // (4 * 4 * largest)
     total = sum(len(batch[0]) for batch in batches if batch)
     share = min(1.0, max(1, room) / max(1, total))
     kept = [[t[: math.ceil(len(t) * share)] for t in batch] for batch in batches]
