@@ -63,7 +63,7 @@ JOBS = {
     ),
     "mobilenet_v1_075": Job(
         splits=mobilenet.splits,
-        methods=("adaround", "reconstruction"),
+        methods=("equalize", "gptq", "bias_correction"),
         drop=3.0,
         seconds=1200,
         others=({"tool": "AIMET round to nearest", "figure": 74.5},),

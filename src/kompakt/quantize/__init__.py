@@ -32,7 +32,7 @@ METHODS: dict[str, Method] = {
     "gptq": Method(run=compensate_, works_on="placed", samples=128),
     "adaround": Method(run=adaround_, works_on="placed", samples=512),
     "reconstruction": Method(run=reconstruct_, works_on="placed", samples=512),
-    "bias_correction": Method(run=correct_biases_, works_on="placed", samples=128),
+    "bias_correction": Method(run=correct_biases_, works_on="placed", samples=64),
 }
 
 __all__ = ["METHODS", "Batches", "Method"]

@@ -31,6 +31,8 @@ from kompakt.search.trial import Trial, prefer, summary, unsound
 from kompakt.search.workbench import Build, Workbench
 
 QUICK_SECONDS = 4.0
+CLOSER = 0.8
+"""Share of another candidate's output error below which one is clearly closer to the float model."""
 NOT_THEIRS = ("K230", "K301")
 """Errors no other candidate would be spared: too few samples, weights that are no numbers."""
 
@@ -81,6 +83,7 @@ class Ladder:
         for candidate in self._candidates():
             trial = self._try(candidate)
             self.trials.append(trial)
+            self._reconsider()
             note(f"{candidate.name}: {summary(trial, in_points=self._in_points)}")
             best = self.best()
             if best is not None:
@@ -216,14 +219,38 @@ class Ladder:
                 budget.max_drop,
                 budget.confidence,
             )
-        trial.over = budget.violations(
-            drop=trial.comparison.drop if trial.comparison else None,
-            size_bytes=build.written.size_bytes,
+        trial.over = self._violations(trial, trial.comparison.drop if trial.comparison else None)
+        if trial.over:
+            trial.outcome, trial.why = "over budget", "; ".join(trial.over)
+
+    def _violations(self, trial: Trial, drop: float | None) -> list[str]:
+        assert trial.build is not None
+        return self.budget.violations(
+            drop=drop,
+            size_bytes=trial.build.written.size_bytes,
             speedup=trial.latency.ratio if trial.latency else None,
             latency_ms=trial.latency.candidate_ms if trial.latency else None,
         )
-        if trial.over:
-            trial.outcome, trial.why = "over budget", "; ".join(trial.over)
+
+    def _reconsider(self) -> None:
+        """Let in what is closer to the float model than something whose drop holds.
+
+        On few samples the drop of a candidate may hold by luck, and that of a better one may not. How far outputs are
+        from the float model's is told far more sharply. A drop that is proven to be too large is never let in.
+        """
+        held = [t for t in self.trials if t.outcome == "kept" and t.comparison and t.build]
+        for trial in self.trials:
+            found, error = trial.comparison, trial.output_error
+            if trial.outcome != "over budget" or found is None or error is None:
+                continue
+            worse = [t for t in held if t.output_error and error < CLOSER * t.output_error]
+            drop_alone = not self._violations(trial, self.budget.max_drop)
+            if worse and drop_alone and found.verdict != "violated":
+                trial.over, trial.outcome = [], "kept"
+                trial.why = (
+                    f"its drop is not told apart from the limit on {trial.samples} samples, and its "
+                    f"outputs are closer to the float model's than those of {worse[0].candidate.name}"
+                )
 
     def _settles(self, trial: Trial) -> bool:
         """Whether there is no reason to climb further: all that was asked for is there."""
