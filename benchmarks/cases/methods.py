@@ -57,6 +57,7 @@ class Subject:
         unit: Of the score's mean, for the table.
         together: Methods that are tried together, one tuple after another.
         dynamic: Further dynamic dimensions of the model.
+        calibrator: Of static schemes.
     """
 
     model: str
@@ -66,6 +67,7 @@ class Subject:
     score: Score = same_answer
     unit: str = "%"
     dynamic: Mapping[str, Mapping[int, str]] | None = None
+    calibrator: str = "mse"
 
     @property
     def name(self) -> str:
@@ -101,7 +103,8 @@ SUBJECTS = (
         splits=minilm.splits,
         score=cosine,
         unit="cosine",
-        together=(("smooth", "bias_correction"), ("smooth", "refine_ranges", "bias_correction")),
+        together=(("split_outliers", "smooth"),),
+        calibrator="minmax",
         dynamic=minilm.DYNAMIC,
     ),
     Subject(
@@ -164,7 +167,7 @@ def _measured(
         name=" + ".join(methods) or "plain",
         level=2,
         scheme=scheme,
-        calibrator="mse" if scheme.needs_calibration else None,
+        calibrator=subject.calibrator if scheme.needs_calibration else None,
         methods=methods,
     )
     row: dict[str, Any] = {"subject": subject.name, "methods": list(methods), "unit": subject.unit}
