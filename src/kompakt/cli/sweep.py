@@ -273,6 +273,7 @@ def _ranked(document: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 
 def _ending(document: Mapping[str, Any], folder: Path) -> Iterator[RenderableType]:
+    from rich.console import Group
     from rich.text import Text
 
     from kompakt.escaping import plain
@@ -283,5 +284,6 @@ def _ending(document: Mapping[str, Any], folder: Path) -> Iterator[RenderableTyp
     if more > 0:
         yield f"and {more} more on the page"
     for what, name in (("\npage", PAGE), ("data", DATA)):
-        # Somebody will copy it: it stays one line.
-        yield Text(f"{what}  {plain(str(folder / name), 1000)}", no_wrap=True, overflow="ignore")
+        # Somebody will copy it: it stays one line. Text on its own would be joined with what is printed before.
+        line = Text(f"{what}  {plain(str(folder / name), 1000)}", no_wrap=True, overflow="ignore")
+        yield Group(line)
